@@ -1,0 +1,32 @@
+"""Installs the package `verl` (distribution `sdpo-verl`). Pinned versions stand in requirements*.txt."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="sdpo-verl",
+    version="0.1.0",
+    description="Distributed RL of language models by self-distillation (SDPO): Ray, FSDP2, vLLM, Hydra",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["verl", "verl.*"]),
+    package_data={"verl.trainer": ["config/*.yaml"]},
+    install_requires=[
+        "torch>=2.13,<2.14",
+        "transformers>=5.16.1,<5.20",
+        "ray[default]>=2.60",
+        "hydra-core>=1.3",
+        "omegaconf>=2.3",
+        "datasets>=4",
+        "pyarrow>=18",
+        "safetensors>=0.6",
+        "rich>=13",
+    ],
+    extras_require={
+        "vllm": ["vllm==0.32.0"],
+        "lora": ["peft>=0.18"],
+        "wandb": ["wandb>=0.23"],
+        "tensorboard": ["tensorboard>=2.18"],
+        "plot": ["matplotlib>=3.9"],
+        "test": ["pytest>=8", "hypothesis>=6", "ruff", "pyright", "codespell"],
+    },
+)

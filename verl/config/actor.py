@@ -1,0 +1,154 @@
+"""`actor_rollout_ref.{model,actor,ref}.*`: the model, its optimizer, how it is sharded, and the loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from verl.config.node import Fraction, Node, NonNegative, Positive, Range
+from verl.config.self_distillation import SelfDistillationConfig
+from verl.registry import ALGORITHMS
+
+LossAggMode = Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"]
+
+
+@dataclass(frozen=True)
+class ModelConfig(Node):
+    """`actor_rollout_ref.model.*`"""
+
+    path: str | None = None
+    """Folder or hub name of the policy's weights."""
+    tokenizer_path: str | None = None
+    """Folder or hub name of the tokenizer; null: same as `path`."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Off unless asked for."""
+    enable_gradient_checkpointing: bool = True
+    """Recompute activations in the backward pass."""
+    lora_rank: Annotated[int, Range(low=0)] = 0
+    """Rank of LoRA adapters; 0 trains all weights."""
+    lora_alpha: Annotated[float, Range(above=0)] = 16.0
+    target_modules: str | list[str] = "all-linear"
+    """Modules that get adapters."""
+
+
+@dataclass(frozen=True)
+class OptimConfig(Node):
+    """`...actor.optim.*`: AdamW and its schedule."""
+
+    lr: NonNegative = 1e-6
+    betas: tuple[float, ...] = (0.9, 0.999)
+    eps: Annotated[float, Range(above=0)] = 1e-8
+    weight_decay: NonNegative = 0.01
+    lr_warmup_steps: Annotated[int, Range(low=-1)] = -1
+    """Optimizer steps of linear warm-up; -1 falls back to `lr_warmup_steps_ratio`."""
+    lr_warmup_steps_ratio: Fraction = 0.0
+    """Warm-up as a share of all optimizer steps."""
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
+    """After the warm-up; `linear` and `cosine` end at `min_lr_ratio` of `lr`."""
+    min_lr_ratio: Fraction = 0.0
+
+
+@dataclass(frozen=True)
+class FSDPConfig(Node):
+    """`...actor.fsdp_config.*`"""
+
+    model_dtype: Literal["fp32", "bf16"] = "fp32"
+    """Type of the stored (master) weights."""
+    compute_dtype: Literal["fp32", "bf16"] | None = None
+    """Type of forward and backward; null: bf16 on a GPU, fp32 on a CPU."""
+    param_offload: bool = False
+    """Keep weights, gradients and optimizer state in host memory (FSDP2's CPU offload policy)."""
+    reshard_after_forward: bool = True
+    """Free gathered weights between forward and backward."""
+
+
+@dataclass(frozen=True)
+class PolicyLossConfig(Node):
+    """`...actor.policy_loss.*`"""
+
+    loss_mode: str = "vanilla"
+    """The algorithm: a name in `verl.registry.ALGORITHMS`."""
+
+    def problems(self) -> list[str]:
+        problem = ALGORITHMS.problem(self.loss_mode)
+        return [f"loss_mode={self.loss_mode}: {problem}"] if problem else []
+
+
+@dataclass(frozen=True)
+class CheckpointConfig(Node):
+    """`...actor.checkpoint.*`"""
+
+    save_contents: list[str] = field(default_factory=lambda: ["model", "optimizer", "extra"])
+    """Parts of a checkpoint; add `hf_model` to export a Hugging Face folder with each one."""
+
+    def problems(self) -> list[str]:
+        needed, known = {"model", "optimizer", "extra"}, {"model", "optimizer", "extra", "hf_model"}
+        contents = set(self.save_contents)
+        if contents - known or needed - contents:
+            return [
+                f"save_contents={self.save_contents}: must hold {sorted(needed)}, because a run resumes from it, and may add"
+                " hf_model"
+            ]
+        return []
+
+
+@dataclass(frozen=True)
+class ActorConfig(Node):
+    """`actor_rollout_ref.actor.*`"""
+
+    strategy: Literal["fsdp", "fsdp2"] = "fsdp2"
+    """Both names mean FSDP2 (`fully_shard`); there is no FSDP1 here."""
+    ppo_mini_batch_size: Positive = 256
+    """Prompts (each with `rollout.n` responses) in one optimizer step."""
+    ppo_micro_batch_size_per_gpu: Positive | None = None
+    """Responses in one forward and backward of a rank; null takes a rank's whole mini-batch."""
+    use_dynamic_bsz: bool = False
+    """Cut micro-batches by `ppo_max_token_len_per_gpu` instead of by rows."""
+    ppo_max_token_len_per_gpu: Positive = 16384
+    """Most tokens in one forward with `use_dynamic_bsz`."""
+    ppo_epochs: Positive = 1
+    """Passes over each rollout batch."""
+    shuffle: bool = False
+    """Mix the rows of a rollout batch over its mini-batches (seeded); off keeps groups together."""
+    grad_clip: Annotated[float, Range(above=0)] = 1.0
+    """Greatest norm of the gradient."""
+    clip_ratio: NonNegative = 0.2
+    clip_ratio_low: NonNegative | None = None
+    """Lower clip of the ratio; null: `clip_ratio`."""
+    clip_ratio_high: NonNegative | None = None
+    """Upper clip ("clip-higher"); null: `clip_ratio`."""
+    clip_ratio_c: Annotated[float, Range(above=1)] = 3.0
+    """Dual clip: bound of the loss for negative advantages."""
+    loss_agg_mode: LossAggMode = "token-mean"
+    """How per-token losses become one number; divisors are counted over the whole mini-batch."""
+    loss_scale_factor: Annotated[float, Range(above=0)] | None = None
+    """Divisor of `seq-mean-token-sum-norm`; null: the longest response of the mini-batch."""
+    entropy_coeff: float = 0.0
+    """Weight of the entropy bonus."""
+    use_kl_loss: bool = False
+    """Add a KL to the frozen reference."""
+    kl_loss_coef: NonNegative = 0.001
+    kl_loss_type: Literal["kl", "k1", "abs", "mse", "k2", "low_var_kl", "k3"] = "low_var_kl"
+    """Estimator of that KL from the sampled tokens (kl = k1, mse = k2, low_var_kl = k3)."""
+    policy_loss: PolicyLossConfig = field(default_factory=PolicyLossConfig)
+    self_distillation: SelfDistillationConfig = field(default_factory=SelfDistillationConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    fsdp_config: FSDPConfig = field(default_factory=FSDPConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+
+@dataclass(frozen=True)
+class RefModelConfig(Node):
+    """`actor_rollout_ref.ref.model.*`"""
+
+    path: str | None = None
+    """Initial teacher (SDPO) or reference (KL); null: the policy's own initial weights."""
+
+
+@dataclass(frozen=True)
+class RefConfig(Node):
+    """`actor_rollout_ref.ref.*`: the teacher of SDPO, or the frozen reference of a KL term."""
+
+    model: RefModelConfig = field(default_factory=RefModelConfig)
+    log_prob_micro_batch_size_per_gpu: Positive | None = None
+    """Responses in one forward of the reference; null takes a rank's whole part."""

@@ -1,0 +1,89 @@
+"""`actor_rollout_ref.rollout.*`: the engines that write responses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from verl.config.node import Node, NonNegative, Positive, Range
+from verl.registry import ENGINES
+
+
+@dataclass(frozen=True)
+class ValidationSamplingConfig(Node):
+    """`...rollout.val_kwargs.*`: how responses are drawn at validation."""
+
+    n: Positive = 1
+    temperature: NonNegative = 0.0
+    top_p: Annotated[float, Range(above=0, high=1)] = 1.0
+    top_k: Annotated[int, Range(low=-1)] = -1
+    do_sample: bool = False
+    """False is greedy, whatever the temperature."""
+
+
+@dataclass(frozen=True)
+class EngineKwargsConfig(Node):
+    """`...rollout.engine_kwargs.*`: passed to the engine's constructor as they are."""
+
+    vllm: dict[str, Any] = field(default_factory=dict)
+    """Extra arguments of `vllm.LLM`."""
+    hf: dict[str, Any] = field(default_factory=dict)
+    """Extra arguments of the transformers engine."""
+
+
+@dataclass(frozen=True)
+class WeightSyncConfig(Node):
+    """`...rollout.weight_sync.*`: how new weights reach the engines, and how that is checked."""
+
+    bucket_bytes: Positive = 2 * 1024**3
+    """Most bytes gathered and sent at a time."""
+    probe_tokens: Positive = 64
+    """Length of the fixed token sequence whose log-probs engine and trainer must agree on."""
+    max_log_prob_gap: Annotated[float, Range(above=0)] | None = None
+    """Largest mean absolute difference of the probe; null: 1e-3 in fp32, 0.1 in bf16."""
+
+
+@dataclass(frozen=True)
+class RolloutConfig(Node):
+    """`actor_rollout_ref.rollout.*`"""
+
+    name: str = "vllm"
+    """The engine: a name in `verl.registry.ENGINES`."""
+    n: Positive = 1
+    """Responses for each prompt (the group)."""
+    temperature: Annotated[float, Range(above=0)] = 1.0
+    """Also divides the logits of student and teacher in the loss."""
+    top_p: Annotated[float, Range(above=0, high=1)] = 1.0
+    top_k: Annotated[int, Range(low=-1)] = -1
+    calculate_log_probs: bool = False
+    """Keep the engine's log-probs for rollout correction and the engine-trainer gap."""
+    num_engines: Positive | None = None
+    """Engines in the pool; null: one for each `tensor_model_parallel_size` GPUs, one on a machine without GPU."""
+    tensor_model_parallel_size: Positive = 2
+    """GPUs of one engine (not used without a GPU; never more than there are)."""
+    gpu_memory_utilization: Annotated[float, Range(above=0, high=1)] = 0.5
+    """Share of a GPU's memory for the engine."""
+    max_model_len: Positive | None = None
+    """Longest sequence of the engine; null: prompt plus response length."""
+    max_num_batched_tokens: Positive | None = None
+    max_num_seqs: Positive = 1024
+    """Responses written at the same time by one engine."""
+    enforce_eager: bool = False
+    """No graph capture (always so without a GPU)."""
+    enable_prefix_caching: bool = True
+    cpu_kv_cache_gib: Annotated[float, Range(above=0)] = 1.0
+    """Key-value cache of the engine on a machine without GPU."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: float32 on a CPU, bfloat16 on a GPU."""
+    log_prob_micro_batch_size_per_gpu: Positive | None = None
+    """Responses in one forward when old log-probs are recomputed; null takes a rank's whole part."""
+    val_kwargs: ValidationSamplingConfig = field(default_factory=ValidationSamplingConfig)
+    engine_kwargs: EngineKwargsConfig = field(default_factory=EngineKwargsConfig)
+    weight_sync: WeightSyncConfig = field(default_factory=WeightSyncConfig)
+
+    def problems(self) -> list[str]:
+        problem = ENGINES.problem(self.name)
+        return [f"name={self.name}: {problem}"] if problem else []
+
+
+__all__ = ["RolloutConfig", "ValidationSamplingConfig", "WeightSyncConfig"]

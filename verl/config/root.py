@@ -1,0 +1,199 @@
+"""The whole tree of a run, and the sections that have no file of their own: algorithm, reward, trainer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from verl.config.actor import ActorConfig, FSDPConfig, ModelConfig, OptimConfig, RefConfig
+from verl.config.data import DataConfig
+from verl.config.node import Node, NonNegative, Positive, Range
+from verl.config.rollout import RolloutConfig
+from verl.registry import ADVANTAGES, TRACKERS
+
+
+@dataclass(frozen=True)
+class ActorRolloutRefConfig(Node):
+    """`actor_rollout_ref.*`"""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    actor: ActorConfig = field(default_factory=ActorConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    ref: RefConfig = field(default_factory=RefConfig)
+
+
+@dataclass(frozen=True)
+class RolloutCorrectionConfig(Node):
+    """`algorithm.rollout_correction.*`: weights for the gap between the engine's and the trainer's log-probs."""
+
+    rollout_is: Literal["token", "sequence"] | None = None
+    """Level of the weight exp(old - engine); null switches it off."""
+    rollout_is_threshold: Annotated[float, Range(above=0)] = 2.0
+    """Upper bound of the weight."""
+    bypass_mode: bool = False
+    """Take the engine's log-probs as the old ones instead of recomputing them."""
+
+
+@dataclass(frozen=True)
+class KLControlConfig(Node):
+    """`algorithm.kl_ctrl.*`"""
+
+    kl_coef: NonNegative = 0.001
+    """Weight of the KL penalty in the reward."""
+
+
+@dataclass(frozen=True)
+class AlgorithmConfig(Node):
+    """`algorithm.*`"""
+
+    adv_estimator: str = "grpo"
+    """How scores become advantages: a name in `verl.registry.ADVANTAGES`. There is no critic, so no `gae`."""
+    norm_adv_by_std_in_grpo: bool = True
+    """Divide the group's centred scores by their standard deviation."""
+    gamma: Annotated[float, Range(low=0, high=1)] = 1.0
+    """Discount of the return (`reinforce_plus_plus`)."""
+    use_kl_in_reward: bool = False
+    """Subtract a KL to the frozen reference from the reward."""
+    kl_penalty: Literal["kl", "k1", "abs", "mse", "k2", "low_var_kl", "k3"] = "kl"
+    """Estimator of that KL."""
+    kl_ctrl: KLControlConfig = field(default_factory=KLControlConfig)
+    rollout_correction: RolloutCorrectionConfig = field(default_factory=RolloutCorrectionConfig)
+
+    def problems(self) -> list[str]:
+        problem = ADVANTAGES.problem(self.adv_estimator)
+        if problem and self.adv_estimator == "gae":
+            problem += " (gae needs a critic, and there is none here)"
+        return [f"adv_estimator={self.adv_estimator}: {problem}"] if problem else []
+
+
+@dataclass(frozen=True)
+class CustomRewardConfig(Node):
+    """`custom_reward_function.*`: a scorer of your own."""
+
+    path: str | None = None
+    """Python file."""
+    name: str = "compute_score"
+    """Function in it: `compute_score(data_source, solution_str, ground_truth, extra_info=None)`."""
+    reward_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Further keyword arguments of the function."""
+
+
+@dataclass(frozen=True)
+class RewardConfig(Node):
+    """`reward_model.*` (verl's name; there is no served reward model here)."""
+
+    num_workers: Positive = 1
+    """Processes that score responses."""
+
+
+@dataclass(frozen=True)
+class TrainerConfig(Node):
+    """`trainer.*`"""
+
+    total_epochs: Positive = 30
+    total_training_steps: Positive | None = None
+    """Steps of the run; null: `total_epochs` times the steps of one epoch."""
+    project_name: str = "verl"
+    experiment_name: str | None = None
+    """Name of the run; null falls back to the environment variable EXPERIMENT, then to the preset's name."""
+    group_name: str | None = None
+    """Groups runs in wandb."""
+    logger: list[str] = field(default_factory=lambda: ["console", "file"])
+    """Names in `verl.registry.TRACKERS`. metrics.jsonl (`file`) is always written."""
+    default_local_dir: str | None = None
+    """The run folder: checkpoints, metrics, dumps, resolved config; null: checkpoints/<project>/<experiment>."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: cuda where there is a GPU."""
+    nnodes: Positive = 1
+    n_gpus_per_node: Positive = 8
+    """FSDP ranks on each node; without a GPU they are processes on the CPU."""
+    seed: int = 1
+    """Seed of data order, sampling and model."""
+    val_before_train: bool = True
+    val_only: bool = False
+    test_freq: Annotated[int, Range(low=-1)] = -1
+    """Validate every so many steps (and after the last one); 0 or -1: never between."""
+    save_freq: Annotated[int, Range(low=-1)] = -1
+    """Save a checkpoint every so many steps; 0 or -1: never, except the last step if `save_last`."""
+    save_last: bool = False
+    """Save a checkpoint after the last step."""
+    max_actor_ckpt_to_keep: Positive | None = None
+    """Older checkpoints are deleted once a newer one is complete; null keeps all."""
+    resume_mode: Literal["auto", "disable", "resume_path"] = "auto"
+    """`auto`: from the newest checkpoint of the run folder, if there is one."""
+    resume_from_path: str | None = None
+    """A `global_step_N` folder, with `resume_mode=resume_path`."""
+    rollout_data_dir: str | None = None
+    """Write each step's rollouts there as <step>.jsonl."""
+    validation_data_dir: str | None = None
+    """Write each validation's responses there as <step>.jsonl."""
+    log_val_generations: Annotated[int, Range(low=0)] = 0
+    """Print so many validation responses."""
+    balance_batch: bool = True
+    """Spread rows over ranks by length."""
+    deterministic: bool = False
+    """Ask torch for deterministic kernels."""
+    dry_run: bool = False
+    """Print the resolved plan and end; nothing is started."""
+
+    def problems(self) -> list[str]:
+        problems = [f"logger={self.logger}: {p}" for name in self.logger if (p := TRACKERS.problem(name))]
+        if self.resume_mode == "resume_path" and not self.resume_from_path:
+            problems.append("resume_from_path=null: resume_mode=resume_path needs the folder of a checkpoint")
+        return problems
+
+
+@dataclass(frozen=True)
+class RayConfig(Node):
+    """`ray_kwargs.*`"""
+
+    ray_init: dict[str, Any] = field(default_factory=dict)
+    """Arguments of `ray.init`, such as `num_cpus` or `address`."""
+
+
+@dataclass(frozen=True)
+class PPOConfig(Node):
+    """The tree of `python -m verl.trainer.main_ppo`."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    actor_rollout_ref: ActorRolloutRefConfig = field(default_factory=ActorRolloutRefConfig)
+    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    reward_model: RewardConfig = field(default_factory=RewardConfig)
+    custom_reward_function: CustomRewardConfig = field(default_factory=CustomRewardConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    ray_kwargs: RayConfig = field(default_factory=RayConfig)
+    max_model_len: Positive | None = None
+    """Named once, referred to by other keys as ${max_model_len}."""
+    vars: dict[str, Any] = field(default_factory=dict)
+    """Values of your own for ${vars.name}: folders, task."""
+
+
+@dataclass(frozen=True)
+class SFTDataConfig(Node):
+    """`data.*` of supervised fine-tuning: rows with `prompt` (text or messages) and `response` (text)."""
+
+    train_files: list[str] | None = None
+    val_files: list[str] | None = None
+    prompt_key: str = "prompt"
+    response_key: str = "response"
+    train_batch_size: Positive = 64
+    """Rows in one optimizer step."""
+    micro_batch_size_per_gpu: Positive | None = None
+    max_length: Positive = 1024
+    """Longest prompt plus response, in tokens; longer rows are refused."""
+    shuffle: bool = True
+    seed: int | None = None
+    apply_chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SFTConfig(Node):
+    """The tree of `python -m verl.trainer.main_sft`."""
+
+    data: SFTDataConfig = field(default_factory=SFTDataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    fsdp_config: FSDPConfig = field(default_factory=FSDPConfig)
+    grad_clip: Annotated[float, Range(above=0)] = 1.0
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    vars: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,120 @@
+"""What `loss_mode=sdpo` needs to know: the divergence, the teacher and the reprompt.
+
+The defaults below are the only ones; presets hold choices. Reference: arXiv 2601.20802.
+"""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from verl.config.node import Fraction, Node, Positive, Range
+
+REPROMPT_TEMPLATE = "{prompt}{solution}{feedback}\n\nCorrectly solve the original question."
+SOLUTION_TEMPLATE = "\nCorrect solution:\n\n{successful_previous_attempt}"
+FEEDBACK_TEMPLATE = "\nThe following is feedback from your unsuccessful earlier attempt:\n\n{feedback_raw}"
+
+TEMPLATE_PLACEHOLDERS: dict[str, tuple[set[str], set[str]]] = {
+    # template: (needed, optional)
+    "reprompt_template": ({"prompt", "solution", "feedback"}, {"attempt"}),
+    "solution_template": ({"successful_previous_attempt"}, set()),
+    "feedback_template": ({"feedback_raw"}, set()),
+}
+
+
+@dataclass(frozen=True)
+class SelfDistillationConfig(Node):
+    """`actor_rollout_ref.actor.self_distillation.*`"""
+
+    full_logit_distillation: bool = True
+    """Compare distributions over the vocabulary. False: sampled token only (needs alpha 1)."""
+    distillation_topk: Annotated[int, Range(low=1)] | None = 100
+    """Number of the student's most likely tokens compared; null is the whole vocabulary."""
+    distillation_add_tail: bool = True
+    """Put the probability outside the top-k into one more bucket; False renormalises over the k entries."""
+    alpha: Fraction = 0.5
+    """0: KL(teacher||student); 1: KL(student||teacher); between: the generalised Jensen-Shannon divergence, which is
+    not normalised: it tends to 0 (linearly) at both ends, so 0.001 is about a thousand times weaker than 0."""
+    normalize_divergence: bool = False
+    """Divide the divergence for 0 < alpha < 1 by alpha (1 - alpha), which removes that fading at the ends."""
+    is_clip: Annotated[float, Range(above=0)] | None = 2.0
+    """Upper bound of the importance ratio exp(student - old) of the sampled token; null switches the ratio off."""
+    advantage_clip: Annotated[float, Range(above=0)] | None = None
+    """Upper bound of the per-token advantage log t - log s (credit `token` and `sequence`); the paper's 5.0 in TTT."""
+    credit: Literal["logit", "token", "sequence"] = "logit"
+    """Granularity: the divergence itself, the sampled token's advantage, or its mean over the sequence."""
+    grpo_lambda: Fraction = 0.0
+    """Share of the GRPO loss: lambda GRPO + (1 - lambda) SDPO; the paper uses 0.9 for weak models."""
+
+    success_reward_threshold: float = 0.5
+    """A response is a success, and may be demonstrated, when its score reaches this."""
+    demonstration_choice: Literal["first", "random", "shortest"] = "first"
+    """Which success of the group is shown (random: seeded by step and sample)."""
+    dont_reprompt_on_self_success: bool = True
+    """Never show a response its own text as the demonstration."""
+    remove_thinking_from_demonstration: bool = True
+    """Delete closed <think>...</think> blocks from demonstrations and attempts."""
+    include_environment_feedback: bool = True
+    """Show the environment's feedback on the response."""
+    environment_feedback_only_without_solution: bool = True
+    """Use feedback only where there is no demonstration."""
+
+    teacher_regularization: Literal["ema", "trust-region"] = "ema"
+    """`ema`: averaged weights; `trust-region`: logits mixed from the initial and the live policy."""
+    teacher_update_rate: Fraction = 0.05
+    """EMA rate or mixing share of the live policy: 0 is frozen, 1 is the policy after the previous update."""
+    teacher_cpu_offload: bool = False
+    """Keep the teacher's weights in host memory between uses."""
+
+    max_reprompt_len: Positive = 10240
+    """Longest teacher prompt, in tokens."""
+    reprompt_truncation: Literal["left", "right", "error"] = "right"
+    """Which end of a demonstration or feedback is cut when the teacher prompt is too long; the template never is."""
+    reprompt_template: str = REPROMPT_TEMPLATE
+    """Teacher's user message; placeholders {prompt} {solution} {feedback}, optionally {attempt}. `file:<path>` reads a file."""
+    solution_template: str = SOLUTION_TEMPLATE
+    """Section for the demonstration; placeholder {successful_previous_attempt}."""
+    feedback_template: str = FEEDBACK_TEMPLATE
+    """Section for the feedback; placeholder {feedback_raw}."""
+
+    def problems(self) -> list[str]:
+        problems: list[str] = []
+        if not self.full_logit_distillation and self.alpha != 1.0:
+            problems.append(
+                f"alpha={self.alpha}: the sampled-token loss (full_logit_distillation=False) exists only for alpha=1.0;"
+                " set alpha=1.0 or full_logit_distillation=True"
+            )
+        for name, (needed, optional) in TEMPLATE_PLACEHOLDERS.items():
+            if problem := template_problem(read_template(getattr(self, name)), needed, optional):
+                problems.append(f"{name}={getattr(self, name)!r}: {problem}")
+        return problems
+
+
+def read_template(template: str) -> str:
+    """The template's text; `file:<path>` is read from that file. A file that cannot be read counts as empty text,
+    which the placeholder check then refuses."""
+    if not template.startswith("file:"):
+        return template
+    try:
+        with open(template.removeprefix("file:"), encoding="utf-8") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def template_problem(template: str, needed: set[str], optional: set[str]) -> str | None:
+    """What is wrong with a template's placeholders; None when they are right."""
+    known = ", ".join(f"{{{name}}}" for name in sorted(needed | optional))
+    try:
+        found = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    except ValueError as error:
+        return f"is not a valid template ({error}); placeholders are {known}, a literal brace is doubled"
+    if missing := needed - found:
+        return f"lacks {', '.join(f'{{{name}}}' for name in sorted(missing))}; placeholders are {known}"
+    if unknown := found - needed - optional:
+        return f"has unknown {', '.join(f'{{{name}}}' for name in sorted(unknown))}; placeholders are {known}"
+    return None
+
+
+__all__ = ["SelfDistillationConfig", "read_template"]
