@@ -18,6 +18,8 @@ setup(
         "omegaconf>=2.3",
         "datasets>=4",
         "pyarrow>=18",
+        "numpy>=2",
+        "pyyaml>=6",
         "safetensors>=0.6",
         "rich>=13",
     ],

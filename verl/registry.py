@@ -7,7 +7,11 @@ imported. Adding an algorithm, an engine or a tracker is one file and one row he
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
+import importlib.util
+import sys
+from pathlib import Path
 from typing import Any
 
 
@@ -42,6 +46,46 @@ class Table:
             raise ValueError(problem)
         module, _, attribute = self._rows[name].partition(":")
         return getattr(importlib.import_module(module), attribute)
+
+
+def load_from_file(path: str, name: str, key: str) -> Any:
+    """Import a user's Python file, once, and return the object `name` in it.
+
+    Args:
+        path: the file.
+        name: of a function or class in it.
+        key: configuration key to name in messages, such as `custom_reward_function`.
+
+    Raises:
+        ValueError: no such file, the file fails while it is imported (the cause is chained), or it has no such name.
+    """
+    file = Path(path).expanduser().resolve()
+    if not file.is_file():
+        raise ValueError(f"{key}.path={path}: no such file (looked for {file}).")
+    digest = hashlib.sha256(str(file).encode()).hexdigest()[:12]
+    module_name = f"user_code_{file.stem}_{digest}"
+    if module_name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(module_name, file)
+        if spec is None or spec.loader is None:
+            raise ValueError(f"{key}.path={path}: is not a Python file; its name must end in .py.")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module  # before it runs, as import does: dataclasses look their module up
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[module_name]
+            raise ValueError(
+                f"{key}.path={path}: fails while being imported: {type(error).__name__}: {error}"
+            ) from error
+    module = sys.modules[module_name]
+    if not hasattr(module, name):
+        defined = sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))
+        near = difflib.get_close_matches(name, defined, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"{key}.name={name}: {path} has no such name; it has {', '.join(sorted(defined)) or 'none'}.{hint}"
+        )
+    return getattr(module, name)
 
 
 ALGORITHMS = Table(

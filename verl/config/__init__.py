@@ -1,4 +1,4 @@
-"""The configuration: typed, documented dataclasses (the truth), the checks between them, and the keys of verl we accept.
+"""The configuration: typed, documented dataclasses (the truth), the checks between them, and keys of verl we accept.
 
 No Hydra, omegaconf or torch here: a mistake is answered before anything heavy is imported.
 """
@@ -11,9 +11,9 @@ from verl.config.actor import (
     RefConfig,
 )
 from verl.config.data import DataConfig
-from verl.config.node import ConfigError, build, known_keys
-from verl.config.root import ActorRolloutRefConfig, PPOConfig, SFTConfig
+from verl.config.node import ConfigError, attempt, build, known_keys
 from verl.config.rollout import RolloutConfig, ValidationSamplingConfig
+from verl.config.root import ActorRolloutRefConfig, PPOConfig, SFTConfig
 from verl.config.self_distillation import SelfDistillationConfig
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "SFTConfig",
     "SelfDistillationConfig",
     "ValidationSamplingConfig",
+    "attempt",
     "build",
     "known_keys",
 ]

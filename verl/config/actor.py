@@ -86,8 +86,8 @@ class CheckpointConfig(Node):
         contents = set(self.save_contents)
         if contents - known or needed - contents:
             return [
-                f"save_contents={self.save_contents}: must hold {sorted(needed)}, because a run resumes from it, and may add"
-                " hf_model"
+                f"save_contents={self.save_contents}: must hold {sorted(needed)}, because a run resumes from it,"
+                " and may add hf_model"
             ]
         return []
 

@@ -127,7 +127,9 @@ def _convert_scalar(kind: type, value: Any) -> tuple[Any, str | None]:
     if kind is bool:
         return (value, None) if isinstance(value, bool) else (value, "must be true or false")
     if kind is str:
-        return (value, None) if isinstance(value, str) else (str(value), None if value is not None else "must be a text")
+        return (
+            (value, None) if isinstance(value, str) else (str(value), None if value is not None else "must be a text")
+        )
     if isinstance(value, bool) or value is None or not isinstance(value, int | float | str):
         return value, "must be a number"
     try:
@@ -155,10 +157,17 @@ def build(cls: type[NodeT], values: Mapping[str, Any], prefix: str = "") -> Node
     Raises ConfigError with every unknown key (and the nearest known one), every wrong value and every broken rule
     inside a node. `_target_` entries, which Hydra users put into typed nodes, are passed over.
     """
-    node, problems = _build(cls, values, prefix, known_keys(cls, prefix))
+    node, problems = attempt(cls, values, prefix)
     if problems:
         raise ConfigError(problems)
-    return typing.cast(NodeT, node)
+    return node
+
+
+def attempt(cls: type[NodeT], values: Mapping[str, Any], prefix: str = "") -> tuple[NodeT, list[str]]:
+    """Like `build`, but always makes a node: what is wrong is left at its default and told in the second result, so
+    that rules between nodes can be checked in the same breath."""
+    node, problems = _build(cls, values, prefix, known_keys(cls, prefix))
+    return typing.cast(NodeT, node), problems
 
 
 def _build(cls: type, values: Mapping[str, Any], prefix: str, keys: dict[str, Any]) -> tuple[Any, list[str]]:
@@ -169,7 +178,7 @@ def _build(cls: type, values: Mapping[str, Any], prefix: str, keys: dict[str, An
         if name == "_target_":
             continue
         if name not in fields:
-            problems.append(unknown_key(f"{prefix}{name}", keys))
+            problems += [unknown_key(leaf, keys) for leaf in leaves(value, f"{prefix}{name}")]
         elif dataclasses.is_dataclass(fields[name]):
             if value is None:
                 continue  # a null node keeps its defaults
@@ -178,14 +187,24 @@ def _build(cls: type, values: Mapping[str, Any], prefix: str, keys: dict[str, An
                 continue
             arguments[name], inner = _build(typing.cast(type, fields[name]), value, f"{prefix}{name}.", keys)
             problems += inner
-            if inner:
-                del arguments[name]
         else:
             arguments[name] = value
-    try:
-        return cls(**arguments), problems
-    except ConfigError as error:
-        return None, problems + [f"{prefix}{problem}" for problem in error.problems]
+    while True:
+        try:
+            return cls(**arguments), problems
+        except ConfigError as error:
+            problems += [f"{prefix}{problem}" for problem in error.problems]
+            wrong = {problem.partition("=")[0] for problem in error.problems} & arguments.keys()
+            arguments = {name: value for name, value in arguments.items() if name not in wrong}
+            if not wrong:
+                return cls(), problems
+
+
+def leaves(value: Any, key: str) -> list[str]:
+    """Dotted keys of the values below `key`."""
+    if isinstance(value, Mapping) and value:
+        return [leaf for name, inner in value.items() for leaf in leaves(inner, f"{key}.{name}")]
+    return [key]
 
 
 def unknown_key(key: str, known: Mapping[str, Any]) -> str:

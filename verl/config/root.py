@@ -95,13 +95,14 @@ class TrainerConfig(Node):
     """Steps of the run; null: `total_epochs` times the steps of one epoch."""
     project_name: str = "verl"
     experiment_name: str | None = None
-    """Name of the run; null falls back to the environment variable EXPERIMENT, then to the preset's name."""
+    """Name of the run. The presets take it from the environment variable EXPERIMENT."""
     group_name: str | None = None
     """Groups runs in wandb."""
     logger: list[str] = field(default_factory=lambda: ["console", "file"])
     """Names in `verl.registry.TRACKERS`. metrics.jsonl (`file`) is always written."""
     default_local_dir: str | None = None
-    """The run folder: checkpoints, metrics, dumps, resolved config; null: checkpoints/<project>/<experiment>."""
+    """The run folder: checkpoints, metrics, dumps, resolved config. The presets say
+    checkpoints/<project_name>/<experiment_name>."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: cuda where there is a GPU."""
     nnodes: Positive = 1

@@ -6,6 +6,7 @@ The defaults below are the only ones; presets hold choices. Reference: arXiv 260
 from __future__ import annotations
 
 import string
+import warnings
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -64,6 +65,8 @@ class SelfDistillationConfig(Node):
     """`ema`: averaged weights; `trust-region`: logits mixed from the initial and the live policy."""
     teacher_update_rate: Fraction = 0.05
     """EMA rate or mixing share of the live policy: 0 is frozen, 1 is the policy after the previous update."""
+    ema_update_rate: Fraction | None = None
+    """Old name of `teacher_update_rate`; still accepted, with a warning."""
     teacher_cpu_offload: bool = False
     """Keep the teacher's weights in host memory between uses."""
 
@@ -72,14 +75,28 @@ class SelfDistillationConfig(Node):
     reprompt_truncation: Literal["left", "right", "error"] = "right"
     """Which end of a demonstration or feedback is cut when the teacher prompt is too long; the template never is."""
     reprompt_template: str = REPROMPT_TEMPLATE
-    """Teacher's user message; placeholders {prompt} {solution} {feedback}, optionally {attempt}. `file:<path>` reads a file."""
+    """Teacher's user message; placeholders {prompt} {solution} {feedback}, optionally {attempt}. `file:<path>` reads a
+    file."""
     solution_template: str = SOLUTION_TEMPLATE
     """Section for the demonstration; placeholder {successful_previous_attempt}."""
     feedback_template: str = FEEDBACK_TEMPLATE
     """Section for the feedback; placeholder {feedback_raw}."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ema_update_rate is not None:
+            warnings.warn("ema_update_rate is the old name of teacher_update_rate", DeprecationWarning, stacklevel=3)
+            object.__setattr__(self, "teacher_update_rate", self.ema_update_rate)
+            object.__setattr__(self, "ema_update_rate", None)
+
     def problems(self) -> list[str]:
         problems: list[str] = []
+        default = type(self).teacher_update_rate
+        if self.ema_update_rate is not None and self.teacher_update_rate not in (default, self.ema_update_rate):
+            problems.append(
+                f"ema_update_rate={self.ema_update_rate}: is the old name of teacher_update_rate, which is given as"
+                f" {self.teacher_update_rate}; give only teacher_update_rate"
+            )
         if not self.full_logit_distillation and self.alpha != 1.0:
             problems.append(
                 f"alpha={self.alpha}: the sampled-token loss (full_logit_distillation=False) exists only for alpha=1.0;"

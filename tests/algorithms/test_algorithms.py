@@ -1,0 +1,237 @@
+"""Every algorithm, from hidden states: parts add up to the whole, padding is nothing."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from verl.algorithms import compute_self_distillation_loss
+from verl.algorithms.aggregation import MODES, count_mask
+from verl.algorithms.projection import HiddenTerm, policy_loss
+from verl.config import ActorConfig, PolicyLossConfig, SelfDistillationConfig
+from verl.config.root import AlgorithmConfig, RolloutCorrectionConfig
+from verl.protocol import Totals, add_metrics, mean_metrics
+from verl.registry import ALGORITHMS
+
+B, T, H, V, TEMPERATURE = 5, 4, 3, 7, 0.8
+LENGTHS = [4, 2, 3, 1, 4]
+TAUGHT = torch.tensor([1.0, 0, 1, 0, 1])
+
+
+def batch(seed=0):
+    g = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    mask = (torch.arange(T)[None, :] < torch.tensor(LENGTHS)[:, None]).double()
+    return {
+        "hidden": normal(B, T, H),
+        "response_ids": torch.randint(V, (B, T), generator=g),
+        "response_mask": mask,
+        "self_distillation_mask": TAUGHT,
+        "old_log_probs": -normal(B, T).abs(),
+        "rollout_log_probs": -normal(B, T).abs(),
+        "advantages": normal(B, 1) * mask,
+        "ref_log_probs": -normal(B, T).abs(),
+    }, {"head": normal(V, H), "teacher": normal(B, T, H), "teacher_head": normal(V, H)}
+
+
+def make(mode, agg="token-mean", correction="token", **actor):
+    config = ActorConfig(policy_loss=PolicyLossConfig(mode), loss_agg_mode=agg, **actor)
+    algorithm = AlgorithmConfig(rollout_correction=RolloutCorrectionConfig(rollout_is=correction))
+    return ALGORITHMS.load(mode)(config, algorithm)
+
+
+def totals_of(values):
+    mask = values["response_mask"]
+    return Totals(count_mask(mask), count_mask(mask * values["self_distillation_mask"][:, None]), mask.shape[1])
+
+
+def run(algorithm, values, constants, totals):
+    """Loss, gradient of the head, metrics."""
+    head = constants["head"].clone().requires_grad_()
+    taught = values["self_distillation_mask"] > 0
+    values = dict(values)
+    teacher_hidden = values.pop("teacher")[taught]
+    terms = [HiddenTerm(1.0, teacher_hidden, constants["teacher_head"])] if taught.any() else []
+    terms = terms if algorithm.needs_teacher else []
+    hidden, ids = values.pop("hidden"), values.pop("response_ids")
+    loss, metrics = policy_loss(algorithm, hidden, head, ids, TEMPERATURE, terms, totals=totals, **values)
+    loss.backward()
+    return loss.detach(), head.grad, metrics
+
+
+def whole(algorithm):
+    values, constants = batch()
+    values["teacher"] = constants.pop("teacher")
+    return values, constants, run(algorithm, values, constants, totals_of(values))
+
+
+ALL = {
+    "sdpo-topk": ("sdpo", {"self_distillation": SelfDistillationConfig(distillation_topk=3)}),
+    "sdpo-full-entropy": (
+        "sdpo",
+        {"self_distillation": SelfDistillationConfig(distillation_topk=None), "entropy_coeff": 0.1},
+    ),
+    "sdpo-token": ("sdpo", {"self_distillation": SelfDistillationConfig(credit="token", alpha=1.0)}),
+    "sdpo-sequence": ("sdpo", {"self_distillation": SelfDistillationConfig(credit="sequence", alpha=1.0)}),
+    "sdpo-mix": ("sdpo", {"self_distillation": SelfDistillationConfig(grpo_lambda=0.9, distillation_topk=2)}),
+    "vanilla": ("vanilla", {"use_kl_loss": True, "entropy_coeff": 0.01}),
+    "gspo": ("gspo", {}),
+    "sft": ("sft", {}),
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("agg", MODES)
+@settings(max_examples=8, deadline=None)
+@given(assignment=st.lists(st.integers(0, 2), min_size=B, max_size=B))
+def test_any_cut_adds_up_to_the_whole(name, agg, assignment):
+    mode, actor = ALL[name]
+    algorithm = make(mode, agg, **actor)
+    values, constants, (loss, grad, metrics) = whole(algorithm)
+    parts = []
+    for part in range(3):
+        rows = [row for row in range(B) if assignment[row] == part]
+        parts.append(run(algorithm, {k: v[rows] for k, v in values.items()}, constants, totals_of(values)))
+    torch.testing.assert_close(sum(p[0] for p in parts), loss)
+    torch.testing.assert_close(sum(p[1] for p in parts), grad)
+    assert mean_metrics(add_metrics(p[2] for p in parts)) == pytest.approx(mean_metrics(metrics))
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("agg", MODES)
+@settings(max_examples=3, deadline=None)
+@given(padding=st.integers(1, 3), garbage=st.integers(-5, 5))
+def test_padding_changes_nothing(name, agg, padding, garbage):
+    mode, actor = ALL[name]
+    algorithm = make(mode, agg, **actor)
+    values, constants, (loss, grad, metrics) = whole(algorithm)
+
+    def pad(key, value):
+        if value.ndim == 1:
+            return value
+        fill = {"response_mask": 0, "response_ids": 0}.get(key, garbage)
+        return torch.cat([value, torch.full((B, padding, *value.shape[2:]), fill, dtype=value.dtype)], dim=1)
+
+    padded = run(algorithm, {k: pad(k, v) for k, v in values.items()}, constants, totals_of(values))
+    torch.testing.assert_close(padded[0], loss)
+    torch.testing.assert_close(padded[1], grad)
+    assert mean_metrics(padded[2]) == pytest.approx(mean_metrics(metrics))
+
+
+@pytest.mark.parametrize("name", ["sdpo-topk", "sdpo-token", "sdpo-sequence"])
+@pytest.mark.parametrize("agg", MODES)
+def test_no_target_is_exactly_zero(name, agg):
+    algorithm = make("sdpo", agg, **ALL[name][1])
+    values, constants, _ = whole(algorithm)
+    values["self_distillation_mask"] = torch.zeros(B)
+    loss, grad, _ = run(algorithm, values, constants, totals_of(values))
+    assert loss.item() == 0.0
+    assert grad.abs().max() == 0.0
+
+
+@pytest.mark.parametrize("agg", MODES)
+def test_empty_micro_batch_is_exactly_zero(agg):
+    algorithm = make("sdpo", agg, **ALL["sdpo-mix"][1])
+    values, constants, _ = whole(algorithm)
+    loss, grad, _ = run(algorithm, {k: v[:0] for k, v in values.items()}, constants, totals_of(values))
+    assert loss.item() == 0.0
+    assert grad.abs().max() == 0.0
+
+
+def test_loss_scale_factor_divides():
+    loss = whole(make("sft", "seq-mean-token-sum-norm"))[2][0]
+    scaled = whole(make("sft", "seq-mean-token-sum-norm", loss_scale_factor=10.0))[2][0]
+    torch.testing.assert_close(scaled * 10, loss * T)
+
+
+def test_sdpo_is_the_readable_loss():
+    config = SelfDistillationConfig(distillation_topk=3, alpha=0.3)
+    algorithm = make("sdpo", "seq-mean-token-mean", correction=None, self_distillation=config)
+    values, constants, (loss, _, metrics) = whole(algorithm)
+    s = (values["hidden"] @ constants["head"].T / TEMPERATURE).log_softmax(-1)
+    t = (values["teacher"] @ constants["teacher_head"].T / TEMPERATURE).log_softmax(-1)
+    ids, top = values["response_ids"][..., None], s.topk(3).indices
+    expected, expected_metrics = compute_self_distillation_loss(
+        s.gather(-1, ids).squeeze(-1),
+        t.gather(-1, ids).squeeze(-1),
+        values["response_mask"],
+        config,
+        values["old_log_probs"],
+        student_topk_log_probs=s.gather(-1, top),
+        teacher_topk_log_probs=t.gather(-1, top),
+        self_distillation_mask=TAUGHT,
+        loss_agg_mode="seq-mean-token-mean",
+    )
+    torch.testing.assert_close(loss, expected)
+    means = mean_metrics(metrics)
+    assert {name: means[name] for name in expected_metrics} == pytest.approx(expected_metrics)
+    taught = (values["response_mask"] * TAUGHT[:, None]) > 0
+    diagnostics = {
+        "student_entropy": -(s.exp() * s).sum(-1),
+        "teacher_entropy": -(t.exp() * t).sum(-1),
+        "topk_mass_student": s.gather(-1, top).exp().sum(-1),
+        "topk_mass_teacher": t.gather(-1, top).exp().sum(-1),
+        "argmax_agreement": (s.argmax(-1) == t.argmax(-1)).double(),
+    }
+    for name, value in diagnostics.items():
+        assert means[f"self_distillation/{name}"] == pytest.approx(value[taught].mean().item()), name
+    assert means["self_distillation/target_token_count"] == taught.sum().item()
+    assert means["actor/pg_loss"] == pytest.approx(loss.item())
+
+
+def test_mix_is_a_mean_of_both_losses():
+    def loss_of(mode, share):
+        config = SelfDistillationConfig(grpo_lambda=share, distillation_topk=3)
+        return whole(make(mode, self_distillation=config))[2]
+
+    sdpo, vanilla, mixed = loss_of("sdpo", 0.0), loss_of("vanilla", 0.0), loss_of("sdpo", 0.9)
+    torch.testing.assert_close(mixed[0], 0.1 * sdpo[0] + 0.9 * vanilla[0])
+    torch.testing.assert_close(mixed[1], 0.1 * sdpo[1] + 0.9 * vanilla[1])
+    torch.testing.assert_close(loss_of("sdpo", 1.0)[1], vanilla[1])
+
+
+@pytest.mark.parametrize(
+    ("actor", "teacher", "advantages", "untaught", "old"),
+    [
+        ({}, True, False, False, True),
+        ({"entropy_coeff": 0.1}, True, False, True, True),
+        ({"self_distillation": SelfDistillationConfig(grpo_lambda=0.5)}, True, True, True, True),
+        ({"self_distillation": SelfDistillationConfig(grpo_lambda=1.0)}, False, True, True, True),
+        ({"self_distillation": SelfDistillationConfig(is_clip=None)}, True, False, False, False),
+    ],
+)
+def test_sdpo_says_what_it_needs(actor, teacher, advantages, untaught, old):
+    algorithm = make("sdpo", correction=None, **actor)
+    assert (algorithm.needs_teacher, algorithm.needs_advantages) == (teacher, advantages)
+    assert (algorithm.needs_untaught_rows, algorithm.needs_old_log_probs) == (untaught, old)
+
+
+def test_sft_is_cross_entropy():
+    values, constants, (loss, _, metrics) = whole(make("sft"))
+    logits = values["hidden"] @ constants["head"].T / TEMPERATURE
+    is_response = values["response_mask"] > 0
+    expected = torch.nn.functional.cross_entropy(logits[is_response], values["response_ids"][is_response])
+    torch.testing.assert_close(loss, expected)
+    assert mean_metrics(metrics) == {"train/loss": pytest.approx(expected.item())}
+
+
+def test_teacher_of_other_rows_is_refused():
+    algorithm = make("sdpo")
+    values, constants, _ = whole(algorithm)
+    terms = [HiddenTerm(1.0, values.pop("teacher"), constants["teacher_head"])]
+    hidden, ids = values.pop("hidden"), values.pop("response_ids")
+    with pytest.raises(ValueError, match=r"marks 3 rows with a target, but .* 5 rows"):
+        policy_loss(algorithm, hidden, constants["head"], ids, 1.0, terms, totals=totals_of(values), **values)
+
+
+def test_import_is_light():
+    heavy = ["ray", "vllm", "transformers", "hydra", "omegaconf", "pyarrow", "datasets"]
+    code = f"import sys, verl.algorithms; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,138 @@
+"""The rollout role in this process: real engines, syncs that go right and syncs that go wrong."""
+
+import pytest
+import torch
+from tiny_models import make_model, true_log_probs, weights_of
+
+from verl.single_controller import LocalWorkerGroup, WorkerError
+from verl.types import Request, Sampling
+from verl.weights import Bucket, WeightSyncError, buckets, digest, probe_token_ids
+from verl.workers.rollout import RolloutPool, RolloutWorker, assign
+
+PROBE = probe_token_ids(96, 64, 128)
+
+
+class SharedEngineWorker(RolloutWorker):
+    """Starts no engine of its own."""
+
+    def __init__(self, engine):
+        self._engine, self._sync = engine, None
+
+    def close(self):
+        pass
+
+
+def send(pool, weights, version=1, damage=lambda bucket: bucket):
+    """What the trainer's rank 0 does; `damage` changes a bucket after its digest was taken."""
+    receiver, sent = pool.receiver, []
+    pool.begin_sync(version)
+    for bucket in buckets(weights, bucket_bytes=50_000):
+        sent.append(digest(bucket))
+        receiver.send_all(damage(bucket))
+    return pool.finish_sync(sent)
+
+
+@pytest.fixture(params=["hf", "vllm"])
+def pool(request, engine_for):
+    return RolloutPool(LocalWorkerGroup("rollout", SharedEngineWorker, [engine_for(request.param, True)]))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model(1, is_tied=True)
+
+
+@pytest.fixture(scope="module")
+def truth(model):
+    return true_log_probs(model, PROBE[:1], PROBE[1:])
+
+
+def requests(num, n=1, max_tokens=5):
+    return [Request(i, [3 + i // n, 5, 7], Sampling(max_tokens=max_tokens), seed=i) for i in range(num)]
+
+
+def test_a_good_sync_is_reported_and_verified(pool, model, truth):
+    (report,) = send(pool, weights_of(model), version=4)
+    assert report.version == pool.weight_version == 4
+    assert report.num_tensors == 25 and report.num_bytes == sum(t.nbytes for _, t in weights_of(model))
+    assert len(report.digests) > 3  # several buckets, so the loader was fed while it ran
+    assert pool.verify(PROBE, truth, 1e-3) < 1e-4
+    rollouts = [rollout for part in pool.generate(requests(6)) for rollout in part]
+    assert {rollout.weight_version for rollout in rollouts} == {4} and len(rollouts) == 6
+
+
+def test_one_damaged_mlp_weight_is_caught_by_the_probe(pool, model, truth):
+    name = "model.layers.1.mlp.up_proj.weight"
+    weights = [(n, torch.roll(t, 1, 0) if n == name else t) for n, t in weights_of(model)]
+    send(pool, weights)
+    with pytest.raises(
+        WeightSyncError, match="rollout engine 0 and the trainer disagree.*some tensors were not loaded"
+    ):
+        pool.verify(PROBE, truth, 1e-3)
+
+
+def test_bytes_that_change_on_the_way_are_caught_by_the_digest(pool, model):
+    def damage(bucket):
+        tensors = [
+            t + (1e-7 if n.endswith("1.mlp.up_proj.weight") else 0.0) for n, t in zip(bucket.names, bucket.tensors)
+        ]
+        return Bucket(bucket.names, tensors)
+
+    with pytest.raises(WeightSyncError, match="received other bytes than were sent"):
+        send(pool, weights_of(model), damage=damage)
+    with pytest.raises(RuntimeError, match="pool holds -1"):
+        list(pool.generate(requests(1)))
+
+
+def test_vllm_without_the_tied_head_is_caught(engine_for, model, truth):
+    pool = RolloutPool(LocalWorkerGroup("rollout", SharedEngineWorker, [engine_for("vllm", True)]))
+    send(pool, weights_of(make_model(3, is_tied=True)))
+    send(pool, [pair for pair in weights_of(model) if pair[0] != "lm_head.weight"])
+    with pytest.raises(WeightSyncError, match="tied lm_head left out"):
+        pool.verify(PROBE, truth, 1e-3)
+
+
+def test_a_sync_that_changes_nothing_is_caught(pool, model, truth):
+    other = make_model(2, is_tied=True)
+    send(pool, weights_of(other))
+    pool.verify(PROBE, true_log_probs(other, PROBE[:1], PROBE[1:]), 1e-3)
+    with pytest.raises(WeightSyncError, match="still serves its old weights"):
+        pool.verify(PROBE, truth, 1e-3)
+
+
+def test_serving_during_a_sync_and_syncs_out_of_order_are_refused(engine_for, model):
+    def fresh():
+        return RolloutPool(LocalWorkerGroup("rollout", SharedEngineWorker, [engine_for("hf", True)]))
+
+    for misuse, message in [
+        (lambda pool: [pool.begin_sync(1), pool.begin_sync(2)], "sync 2 begins, but 1 was not finished"),
+        (lambda pool: pool.finish_sync([]), "No weight sync is under way"),
+        (lambda pool: [pool.begin_sync(1), list(pool.generate(requests(1)))], "has no weights"),
+        (lambda pool: [pool.begin_sync(1), pool.finish_sync([])], "No weights came for"),
+    ]:
+        with pytest.raises(WorkerError, match=message):
+            misuse(fresh())
+
+
+def test_groups_stay_together_and_load_is_even():
+    parts = assign(requests(24, n=4), 3)
+    assert [len(part) for part in parts] == [8, 8, 8]
+    assert all(len({tuple(r.prompt_ids) for r in part}) == 2 for part in parts)
+    long = [Request(100 + i, [1, 2], Sampling(max_tokens=100), 0) for i in range(2)]
+    parts = assign([*long, *requests(10)], 2)
+    assert [r.request_id for r in parts[0]] == [100, 101]  # as much work as the ten others and more
+    assert assign([], 2) == [[], []]
+
+
+def test_two_engines_answer_everything_once(engine_for, model):
+    engines = iter([engine_for("hf", True), engine_for("vllm", True)])
+
+    class NextEngineWorker(SharedEngineWorker):
+        def __init__(self):
+            super().__init__(next(engines))
+
+    pool = RolloutPool(LocalWorkerGroup("rollout", NextEngineWorker, num_ranks=2))
+    reports = send(pool, weights_of(model), version=7)
+    assert reports[0].digests == reports[1].digests
+    parts = list(pool.generate(requests(20, n=4)))
+    assert sorted(rollout.request_id for part in parts for rollout in part) == list(range(20))

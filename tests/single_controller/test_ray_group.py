@@ -1,0 +1,102 @@
+"""What only processes can show: deaths, hangs, environments, logs, places."""
+
+import socket
+import time
+
+import pytest
+from toy_worker import Toy
+
+from verl.single_controller import WorkerDied, WorkerError
+
+pytestmark = pytest.mark.usefixtures("ray_runtime")
+HOST = socket.gethostname()
+
+
+@pytest.fixture
+def make_group():
+    from verl.single_controller.ray_group import RayWorkerGroup
+
+    made = []
+
+    def make(num_ranks=2, **options):
+        made.append(RayWorkerGroup("toy", Toy, num_ranks=num_ranks, **options))
+        return made[-1]
+
+    yield make
+    for group in made:
+        group.shutdown()
+
+
+def assert_gone(pids):
+    from pathlib import Path
+
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline, "a worker outlived its group"
+        time.sleep(0.05)
+
+
+def test_failure_ends_ranks_that_wait_for_ever(make_group):
+    group = make_group()
+    pids = group.pid()
+    start = time.monotonic()
+    with pytest.raises(WorkerError, match=r"toy rank 1 .* KeyError"):
+        group.fail_on(1, waits=True)
+    assert time.monotonic() - start < 10
+    assert_gone(pids)
+
+
+def test_death_is_told_with_process_log_and_last_words(make_group, tmp_path):
+    group = make_group(log_dir=tmp_path)
+    pids = group.pid()
+    with pytest.raises(WorkerDied) as caught:
+        group.die_on(1)  # rank 0 raises "peer closed the connection", which is not the cause
+    text = str(caught.value)
+    assert text.startswith(f"toy rank 1 on {HOST} failed: WorkerDied: process {pids[1]} died")
+    assert f"Its log is {tmp_path / 'toy-1.log'}\n  | last words" in text
+    assert_gone(pids)
+
+
+def test_death_while_idle_is_noticed_by_the_next_call(make_group):
+    import os
+    import signal
+
+    group = make_group()
+    os.kill(group.pid()[0], signal.SIGKILL)
+    with pytest.raises(WorkerDied, match="toy rank 0"):
+        group.fail_on(5, waits=True)
+
+
+def test_shutdown_leaves_no_process(make_group):
+    group = make_group()
+    pids = group.pid()
+    group.shutdown()
+    assert_gone(pids)
+
+
+def test_environment_and_light_processes(make_group):
+    group = make_group(1, env={"TOY_SETTING": "7"})
+    assert group.environment("TOY_SETTING") == [{"TOY_SETTING": "7"}]
+    assert group.modules("torch", "numpy", "transformers") == [[]]
+
+
+def test_missing_import_of_a_worker_is_its_failure(make_group, tmp_path, monkeypatch):
+    import sys
+
+    (tmp_path / "fleeting.py").write_text("from toy_worker import Toy\nclass Fleeting(Toy): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    from fleeting import Fleeting
+
+    (tmp_path / "fleeting.py").unlink()
+    from verl.single_controller.ray_group import RayWorkerGroup
+
+    group = RayWorkerGroup("toy", Fleeting)
+    with pytest.raises(WorkerError, match=r"toy rank 0 .* failed: ModuleNotFoundError: No module named 'fleeting'"):
+        group.ready()
+    del sys.modules["fleeting"]
+
+
+def test_ray_listens_on_loopback_only():
+    import ray
+
+    assert ray.util.get_node_ip_address() == "127.0.0.1"

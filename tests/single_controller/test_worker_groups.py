@@ -1,0 +1,129 @@
+"""The contract of worker groups, kept by Ray actors and by plain objects alike."""
+
+import socket
+from contextlib import contextmanager
+
+import pytest
+from toy_worker import Toy
+
+from verl.single_controller import LocalWorkerGroup, WorkerError
+
+
+@pytest.fixture(scope="module", params=["local", "ray"])
+def make_group(request):
+    """A function that makes groups of Toy workers; they are shut down at the end."""
+    if request.param == "ray":
+        request.getfixturevalue("ray_runtime")
+        from verl.single_controller.ray_group import RayWorkerGroup as group_cls
+    else:
+        group_cls = LocalWorkerGroup
+    made = []
+
+    def make(num_ranks=2, role="toy", **kwargs):
+        made.append(group_cls(role, Toy, kwargs=kwargs, num_ranks=num_ranks))
+        return made[-1]
+
+    yield make
+    for group in made:
+        group.shutdown()
+
+
+@pytest.fixture(scope="module")
+def pair(make_group):
+    """Two ranks for the tests that leave them in good health."""
+    return make_group(start=5)
+
+
+@contextmanager
+def raises_worker_error(begin):
+    with pytest.raises(WorkerError) as caught:
+        yield caught
+    assert str(caught.value).startswith(begin), str(caught.value)
+
+
+HOST = socket.gethostname()
+
+
+def test_broadcast_split_and_rank_zero(pair):
+    assert pair.add(2, factor=10) == [25, 25]
+    assert pair.double([1, 2], "student") == [(0, "student", 2), (1, "student", 4)]
+    assert pair.rank_of() == (0, 2)
+
+
+def test_stream_gives_the_items_of_all_ranks_each_in_order(pair):
+    items = list(pair.count([3, 1]))
+    assert sorted(items) == [(0, 0), (0, 1), (0, 2), (1, 0)]
+    assert [number for rank, number in items if rank == 0] == [0, 1, 2]
+
+
+def test_started_calls_run_in_order(pair):
+    (before, _) = pair.add(0)
+    first, second = pair.start("add", 1), pair.start("add", 10)
+    assert second.result()[0] == before + 11
+    assert first.is_done
+    assert [first.result()[0], first.result()[0]] == [before + 1] * 2
+
+
+def test_one_rank_alone(pair):
+    (zero, one) = pair.add(0)
+    pendings = [pair.start_on(1, "add", 4), pair.start_on(1, "add", 4)]
+    pair.wait_any(pendings)
+    assert pendings[0].is_done
+    assert [pending.result() for pending in pendings] == [one + 4, one + 8]
+    assert pair.add(0) == [zero, one + 8]
+
+
+def test_stream_cannot_be_started_without_reading(pair):
+    with pytest.raises(TypeError, match=r"use group\.count"):
+        pair.start("count", [1])
+
+
+def test_workers_of_one_group_call_another(make_group):
+    sender, target = make_group(1, role="actor"), make_group(2, role="engine", start=1)
+    assert sender.send_to(target.receiver("add"), 6) == [[7, 7]]
+
+
+def test_failing_receiver_is_the_one_named(make_group):
+    sender, target = make_group(1, role="actor"), make_group(2, role="engine")
+    with raises_worker_error(f"engine rank 1 on {HOST} failed: KeyError: 'what a mistake'"):
+        sender.send_to(target.receiver("fail_on"), 1)
+
+
+def test_failure_names_role_rank_host_cause_and_where(make_group):
+    group = make_group()
+    with raises_worker_error(f"toy rank 1 on {HOST} failed: KeyError: 'what a mistake'\nTraceback") as caught:
+        group.fail_on(1)
+    assert 'toy_worker.py", line' in str(caught.value)
+    assert "in fail_on" in str(caught.value)
+    with raises_worker_error("toy rank 1"):  # the group has ended
+        group.add(1)
+
+
+def test_failing_constructor_is_reported(make_group):
+    group = make_group(start=3, fails_on=1)
+    with raises_worker_error(f"toy rank 1 on {HOST} failed: ValueError: no start with 3\nTraceback"):
+        group.ready()
+
+
+def test_failing_stream_gives_what_came_before(make_group):
+    stream = make_group(1).count([3], fails_at=2)
+    assert [next(stream), next(stream)] == [(0, 0), (0, 1)]
+    with raises_worker_error(f"toy rank 0 on {HOST} failed: RuntimeError: lost count"):
+        next(stream)
+
+
+def test_shut_down_group_takes_no_calls(make_group):
+    group = make_group(1)
+    group.shutdown()
+    group.shutdown()
+    with pytest.raises(RuntimeError, match="toy group has been shut down"):
+        group.add(1)
+
+
+def test_local_workers_are_closed_and_errors_chained():
+    group = LocalWorkerGroup("toy", Toy)
+    with pytest.raises(WorkerError) as caught:
+        group.fail_on(0)
+    assert isinstance(caught.value.__cause__, KeyError)
+    group.shutdown()
+    assert group.workers[0].total == -1

@@ -1,0 +1,107 @@
+"""SDPO as an algorithm of the trainer (arXiv 2601.20802): self-distillation of the taught rows, and a GRPO share.
+
+The formula stands in `self_distillation_loss`; here is what surrounds it in training: where the old log-probs come
+from, weights for the engine's mismatch, the GRPO share, and diagnostics.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from verl.algorithms.base import Algorithm, LossInputs, Support, TokenDistribution
+from verl.algorithms.metrics import mini_batch_metrics, token_metrics
+from verl.algorithms.policy_gradient import ppo_token_losses, require_advantages
+from verl.algorithms.regularizers import regularization
+from verl.algorithms.rollout_correction import behaviour_log_probs, rollout_weights
+from verl.algorithms.self_distillation_loss import check, credit_of, loss_metrics, token_losses
+from verl.config.actor import ActorConfig
+from verl.config.root import AlgorithmConfig
+from verl.protocol import Metrics
+
+
+class SDPO(Algorithm):
+    """`loss_mode=sdpo`: lambda GRPO + (1 - lambda) self-distillation.
+
+    Each part is divided by its own count: GRPO by all response tokens, self-distillation by those of rows with a
+    target, so lambda 0 and 1 are exactly the two pure losses. Rows without a target keep the GRPO part.
+    """
+
+    def __init__(self, actor: ActorConfig, algorithm: AlgorithmConfig) -> None:
+        super().__init__(actor, algorithm)
+        self.config = actor.self_distillation
+        check(self.config)
+        share = self.config.grpo_lambda
+        self.needs_teacher = share < 1
+        self.needs_advantages = share > 0
+        self.needs_untaught_rows = share > 0 or actor.entropy_coeff != 0 or actor.use_kl_loss
+        is_corrected = algorithm.rollout_correction.rollout_is is not None
+        self.needs_old_log_probs = share > 0 or self.config.is_clip is not None or is_corrected
+
+    @property
+    def support(self) -> Support:
+        by_logit = self.needs_teacher and credit_of(self.config) == "logit"
+        return Support(
+            topk=self.config.distillation_topk if by_logit else None,
+            needs_all=by_logit and self.config.distillation_topk is None,
+            needs_entropy=True,
+            needs_entropy_grad=self.actor.entropy_coeff != 0,
+        )
+
+    def loss(self, inputs: LossInputs) -> tuple[Tensor, Metrics]:
+        correction = self.algorithm.rollout_correction
+        old = behaviour_log_probs(inputs, correction)
+        weights, metrics = rollout_weights(inputs, old, correction)
+        share = self.config.grpo_lambda
+        mask, totals = inputs.taught_mask, inputs.totals.taught
+        policy_loss = inputs.student.log_probs.new_zeros(())
+        if self.needs_teacher:
+            losses, distillation_metrics = self._distillation(inputs, old, weights)
+            policy_loss = policy_loss + (1 - share) * inputs.aggregate_taught(losses, self.actor)
+            metrics |= distillation_metrics
+            metrics |= mini_batch_metrics({"self_distillation/target_token_count": mask.sum()}, mask, totals)
+        if self.needs_advantages:
+            losses, values = ppo_token_losses(inputs.student.log_probs, old, require_advantages(inputs), self.actor)
+            losses = losses if weights is None else losses * weights
+            policy_loss = policy_loss + share * inputs.aggregate_response(losses, self.actor)
+            metrics |= token_metrics(values, inputs.response_mask)
+            mask, totals = inputs.response_mask, inputs.totals.response
+        added, added_metrics = regularization(inputs, self.actor)
+        metrics |= mini_batch_metrics({"actor/pg_loss": policy_loss}, mask, totals)
+        return policy_loss + added, metrics | added_metrics
+
+    def _distillation(self, inputs: LossInputs, old: Tensor, weights: Tensor | None) -> tuple[Tensor, Metrics]:
+        """Per-token losses [B, T] and diagnostics over the taught tokens."""
+        student, teacher = inputs.student, inputs.teacher
+        if teacher is None:
+            if bool(inputs.taught_mask.any()):
+                raise ValueError("self_distillation_mask marks rows with a target, but teacher is None")
+            # Any value will do, since nothing is taught; the graph stays whole for the collectives of the backward.
+            return student.log_probs, {}
+        per_token = token_losses(
+            student.log_probs,
+            teacher.log_probs,
+            inputs.response_mask,
+            self.config,
+            old,
+            student_all_log_probs=student.all_log_probs,
+            teacher_all_log_probs=teacher.all_log_probs,
+            student_topk_log_probs=student.topk_log_probs,
+            teacher_topk_log_probs=teacher.topk_log_probs,
+            rollout_is_weights=weights,
+        )
+        metrics = loss_metrics(per_token, inputs.taught_mask, self.config)
+        values = _diagnostics(student, teacher)
+        return per_token.losses, metrics | (token_metrics(values, inputs.taught_mask) if values else {})
+
+
+def _diagnostics(student: TokenDistribution, teacher: TokenDistribution) -> dict[str, Tensor]:
+    """Per-token values [B, T] that tell how teacher and student differ, of what was computed of them."""
+    values: dict[str, Tensor] = {}
+    for name, model in (("student", student), ("teacher", teacher)):
+        if model.entropy is not None:
+            values[f"self_distillation/{name}_entropy"] = model.entropy
+        if model.topk_log_probs is not None:
+            values[f"self_distillation/topk_mass_{name}"] = model.topk_log_probs.detach().exp().sum(dim=-1)
+    if student.argmax_ids is not None and teacher.argmax_ids is not None:
+        values["self_distillation/argmax_agreement"] = (student.argmax_ids == teacher.argmax_ids).float()
+    return values

@@ -1,0 +1,187 @@
+"""Rules between the parts of a configuration. Each returns sentences that begin with `key=value: `, so that everything
+that is wrong is said at once, before torch is imported and before any GPU is taken."""
+
+from __future__ import annotations
+
+from verl.config.model_shape import ModelShape, read_shape
+from verl.config.root import PPOConfig, SFTConfig
+
+ACTOR = "actor_rollout_ref.actor"
+ROLLOUT = "actor_rollout_ref.rollout"
+GROUP_ESTIMATORS = {"grpo", "rloo"}
+"""Estimators that compare the responses to one prompt with each other."""
+
+
+def ppo_problems(config: PPOConfig) -> list[str]:
+    """Everything between the parts that is wrong, files apart."""
+    rules = (batch_arithmetic, lengths, credit, reference_use, rollout_correction, engines, validation)
+    return [problem for rule in rules for problem in rule(config)] + model_given(
+        "actor_rollout_ref.model.path", config.actor_rollout_ref.model.path
+    )
+
+
+def batch_arithmetic(config: PPOConfig) -> list[str]:
+    """Prompts per step against prompts per update, and responses against ranks."""
+    actor, n = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout.n
+    prompts, mini = config.data.train_batch_size, actor.ppo_mini_batch_size
+    ranks = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    problems = []
+    if prompts % mini:
+        arithmetic = f"{prompts} prompts of a step / {mini} prompts of an update = {prompts / mini:g} updates"
+        problems.append(
+            f"{ACTOR}.ppo_mini_batch_size={mini}: must divide data.train_batch_size={prompts} ({arithmetic}). Allowed"
+            f" here: {', '.join(map(str, divisors(prompts)))}"
+        )
+    if mini * n < ranks:
+        problems.append(
+            f"{ACTOR}.ppo_mini_batch_size={mini}: {mini} prompts x {n} responses = {mini * n} responses in an update"
+            f" are fewer than the {ranks} ranks (trainer.nnodes={config.trainer.nnodes} x"
+            f" trainer.n_gpus_per_node={config.trainer.n_gpus_per_node}). Raise ppo_mini_batch_size or {ROLLOUT}.n"
+        )
+    return problems
+
+
+def divisors(number: int, most: int = 12) -> list[int]:
+    """The largest divisors, in rising order."""
+    return [d for d in range(1, number + 1) if number % d == 0][-most:]
+
+
+def lengths(config: PPOConfig) -> list[str]:
+    """Prompt plus response against the engine's and the model's limits and the token budget of a micro-batch."""
+    data, actor, rollout = config.data, config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    sequence = data.max_prompt_length + data.max_response_length
+    sum_text = (
+        f"data.max_prompt_length={data.max_prompt_length} + data.max_response_length={data.max_response_length}"
+        f" = {sequence} tokens"
+    )
+    problems = []
+    if rollout.max_model_len is not None and rollout.max_model_len < sequence:
+        problems.append(f"{ROLLOUT}.max_model_len={rollout.max_model_len}: is shorter than {sum_text}")
+    longest, longest_text = sequence, sum_text
+    distillation = actor.self_distillation
+    teacher_sequence = distillation.max_reprompt_len + data.max_response_length
+    if has_teacher(config) and teacher_sequence > sequence:
+        longest = teacher_sequence
+        longest_text = (
+            f"the teacher's {ACTOR}.self_distillation.max_reprompt_len={distillation.max_reprompt_len}"
+            f" + data.max_response_length={data.max_response_length} = {longest} tokens"
+        )
+    if actor.use_dynamic_bsz and actor.ppo_max_token_len_per_gpu < longest:
+        problems.append(
+            f"{ACTOR}.ppo_max_token_len_per_gpu={actor.ppo_max_token_len_per_gpu}: does not hold {longest_text}"
+        )
+    shape = local_shape(config.actor_rollout_ref.model.path)
+    if shape is not None and shape.max_positions is not None and shape.max_positions < longest:
+        problems.append(
+            f"actor_rollout_ref.model.path={config.actor_rollout_ref.model.path}: has {shape.max_positions} positions,"
+            f" fewer than {longest_text}"
+        )
+    return problems
+
+
+def local_shape(path: str | None) -> ModelShape | None:
+    """The shape of a model folder on this machine; None when it cannot be told."""
+    try:
+        return read_shape(path) if path else None
+    except (OSError, ValueError):
+        return None
+
+
+def has_teacher(config: PPOConfig) -> bool:
+    """What `Algorithm.needs_teacher` will say, without importing torch."""
+    return config.actor_rollout_ref.actor.policy_loss.loss_mode == "sdpo"
+
+
+def uses_advantages(config: PPOConfig) -> bool:
+    """What `Algorithm.needs_advantages` will say, without importing torch."""
+    actor = config.actor_rollout_ref.actor
+    return actor.policy_loss.loss_mode in ("vanilla", "gspo") or (
+        has_teacher(config) and actor.self_distillation.grpo_lambda > 0
+    )
+
+
+def credit(config: PPOConfig) -> list[str]:
+    """Whether anything can be learnt from a group of this size."""
+    n, distillation = config.actor_rollout_ref.rollout.n, config.actor_rollout_ref.actor.self_distillation
+    problems = []
+    if uses_advantages(config) and n == 1 and config.algorithm.adv_estimator in GROUP_ESTIMATORS:
+        problems.append(
+            f"{ROLLOUT}.n=1: algorithm.adv_estimator={config.algorithm.adv_estimator} compares the responses to one"
+            " prompt, and needs at least 2 of them; or take adv_estimator=reinforce_plus_plus"
+        )
+    alone = n == 1 and distillation.dont_reprompt_on_self_success
+    if has_teacher(config) and alone and not distillation.include_environment_feedback:
+        problems.append(
+            f"{ROLLOUT}.n=1: the teacher would have neither another response to show nor feedback; raise n, or set"
+            f" {ACTOR}.self_distillation.include_environment_feedback=True"
+        )
+    return problems
+
+
+def reference_use(config: PPOConfig) -> list[str]:
+    """SDPO's teacher and a frozen reference share one slot."""
+    actor, text = (
+        config.actor_rollout_ref.actor,
+        "the reference model's place is taken by the teacher of loss_mode=sdpo",
+    )
+    if not has_teacher(config):
+        return []
+    used = {f"{ACTOR}.use_kl_loss": actor.use_kl_loss, "algorithm.use_kl_in_reward": config.algorithm.use_kl_in_reward}
+    return [f"{key}=True: {text}; set it to False" for key, on in used.items() if on]
+
+
+def rollout_correction(config: PPOConfig) -> list[str]:
+    """The correction compares with the engine's log-probs, which must be kept."""
+    correction = config.algorithm.rollout_correction
+    prefix = "algorithm.rollout_correction"
+    wanted = [f"{prefix}.rollout_is={correction.rollout_is}"] if correction.rollout_is else []
+    wanted += [f"{prefix}.bypass_mode=True"] if correction.bypass_mode else []
+    if config.actor_rollout_ref.rollout.calculate_log_probs:
+        return []
+    return [f"{key}: needs the engine's log-probs; set {ROLLOUT}.calculate_log_probs=True" for key in wanted]
+
+
+def engines(config: PPOConfig) -> list[str]:
+    """Engines against GPUs (a machine without GPU runs them in processes)."""
+    rollout, trainer = config.actor_rollout_ref.rollout, config.trainer
+    gpus = trainer.nnodes * trainer.n_gpus_per_node
+    size = min(rollout.tensor_model_parallel_size, gpus)
+    if trainer.device == "cpu" or rollout.name != "vllm":
+        return []
+    if gpus % size:
+        return [
+            f"{ROLLOUT}.tensor_model_parallel_size={size}: must divide the {gpus} GPUs (trainer.nnodes={trainer.nnodes}"
+            f" x trainer.n_gpus_per_node={trainer.n_gpus_per_node})"
+        ]
+    if rollout.num_engines is not None and rollout.num_engines * size > gpus:
+        return [
+            f"{ROLLOUT}.num_engines={rollout.num_engines}: {rollout.num_engines} engines x {size} GPUs"
+            f" (tensor_model_parallel_size) are more than the {gpus} GPUs"
+        ]
+    return []
+
+
+def validation(config: PPOConfig) -> list[str]:
+    """Data sets that the run cannot do without."""
+    problems = []
+    if not config.data.train_files:
+        problems.append("data.train_files=null: name the training data, data.train_files=<file.parquet>")
+    if config.trainer.val_only and not config.data.val_files:
+        problems.append("data.val_files=null: trainer.val_only=True needs validation data")
+    return problems
+
+
+def model_given(key: str, path: str | None) -> list[str]:
+    """A model is named."""
+    return [] if path else [f"{key}=null: name the model, {key}=<folder or hub name>"]
+
+
+def sft_problems(config: SFTConfig) -> list[str]:
+    """The rules of supervised fine-tuning, files apart."""
+    problems = model_given("model.path", config.model.path)
+    if not config.data.train_files:
+        problems.append("data.train_files=null: name the training data, data.train_files=<file.parquet>")
+    ranks = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    if config.data.train_batch_size < ranks:
+        problems.append(f"data.train_batch_size={config.data.train_batch_size}: fewer rows than the {ranks} ranks")
+    return problems

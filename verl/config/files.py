@@ -1,0 +1,91 @@
+"""Files, folders and code that a configuration names: are they on this machine?
+
+Apart from `verl.config.checks` because a dry run, which may be made on another machine, only mentions what is missing.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from verl.config.data import CustomClassConfig
+from verl.config.root import CustomRewardConfig, PPOConfig, SFTConfig, TrainerConfig
+
+
+def missing_files(config: PPOConfig) -> list[str]:
+    """Files and folders that the run needs and that are not on this machine."""
+    model = config.actor_rollout_ref.model
+    problems = _missing("data.train_files", config.data.train_files or [])
+    problems += _missing("data.val_files", config.data.val_files or [])
+    problems += model_folder("actor_rollout_ref.model.path", model.path)
+    problems += model_folder("actor_rollout_ref.model.tokenizer_path", model.tokenizer_path)
+    problems += model_folder("actor_rollout_ref.ref.model.path", config.actor_rollout_ref.ref.model.path)
+    problems += custom_code("custom_reward_function", config.custom_reward_function)
+    problems += custom_code("data.custom_cls", config.data.custom_cls)
+    return problems + resume_folder(config.trainer)
+
+
+def _missing(key: str, files: Iterable[str]) -> list[str]:
+    return [f"{key}={file}: there is no such file" for file in files if not Path(file).expanduser().is_file()]
+
+
+def model_folder(key: str, path: str | None) -> list[str]:
+    """A path that cannot be a hub name (`owner/name`) must be a model folder."""
+    if not path or os.path.isfile(os.path.join(os.path.expanduser(path), "config.json")):
+        return []
+    if path.startswith((".", "/", "~")) or path.count("/") > 1 or os.path.isdir(path):
+        return [f"{key}={path}: is not a model folder (no config.json there)"]
+    return []
+
+
+def custom_code(key: str, code: CustomRewardConfig | CustomClassConfig) -> list[str]:
+    """A user's file exists, is Python, and defines the name."""
+    if code.path is None:
+        return []
+    if not code.name:
+        return [f"{key}.name=null: say which name in {key}.path={code.path} is meant"]
+    try:
+        tree = ast.parse(Path(code.path).expanduser().read_text(encoding="utf-8"))
+    except OSError:
+        return [f"{key}.path={code.path}: there is no such file"]
+    except (SyntaxError, ValueError) as error:
+        return [f"{key}.path={code.path}: is not valid Python ({error})"]
+    names = defined_names(tree)
+    if code.name in names or "*" in names:
+        return []
+    near = difflib.get_close_matches(code.name, names, 1)
+    hint = f"; did you mean {near[0]}?" if near else f"; it defines {', '.join(sorted(names)) or 'nothing'}"
+    return [f"{key}.name={code.name}: {code.path} does not define it{hint}"]
+
+
+def defined_names(tree: ast.Module) -> set[str]:
+    """Names that a module binds anywhere; `*` stands for what cannot be told."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names
+
+
+def resume_folder(trainer: TrainerConfig) -> list[str]:
+    """The checkpoint that a run shall continue from."""
+    path = trainer.resume_from_path
+    if trainer.resume_mode != "resume_path" or path is None or Path(path).expanduser().is_dir():
+        return []
+    return [f"trainer.resume_from_path={path}: there is no such folder"]
+
+
+def sft_missing_files(config: SFTConfig) -> list[str]:
+    """Files and folders that are not on this machine."""
+    problems = _missing("data.train_files", config.data.train_files or [])
+    problems += _missing("data.val_files", config.data.val_files or [])
+    problems += model_folder("model.path", config.model.path)
+    problems += model_folder("model.tokenizer_path", config.model.tokenizer_path)
+    return problems + resume_folder(config.trainer)

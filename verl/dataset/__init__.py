@@ -1,0 +1,8 @@
+"""Data sets: parquet files in, prompts (or rows of supervised fine-tuning) out, and the order they come in."""
+
+from verl.dataset.encoding import encode_messages
+from verl.dataset.prompts import ParquetDataset, fingerprint, load_dataset
+from verl.dataset.sampler import StatefulSampler
+from verl.dataset.sft import SFTDataset
+
+__all__ = ["ParquetDataset", "SFTDataset", "StatefulSampler", "encode_messages", "fingerprint", "load_dataset"]

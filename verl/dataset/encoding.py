@@ -1,0 +1,35 @@
+"""From a chat to token ids: the only place, so that student and teacher see their prompts in the same form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from verl.types import Message
+
+
+class ChatTokenizer(Protocol):
+    """What is used of a Hugging Face tokenizer."""
+
+    def apply_chat_template(self, conversation: Any, **kwargs: Any) -> Any: ...
+
+
+def encode_messages(
+    tokenizer: ChatTokenizer, messages: Sequence[Message], template_kwargs: Mapping[str, Any]
+) -> list[int]:
+    """Token ids of a chat after the chat template, ending in the generation prompt.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer with a chat template.
+        messages: the chat; its last message is complete.
+        template_kwargs: `data.apply_chat_template_kwargs`, such as `enable_thinking`.
+    """
+    encoded = tokenizer.apply_chat_template(
+        list(messages),
+        tokenize=True,
+        add_generation_prompt=True,
+        continue_final_message=False,
+        return_dict=False,  # transformers 5 returns a BatchEncoding otherwise
+        **template_kwargs,
+    )
+    return [int(token) for token in encoded]

@@ -1,0 +1,87 @@
+"""Read parquet rows and say exactly what is wrong with them: file, row, column, what was found, what is expected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from verl.types import Message
+
+NUM_ROWS_WORTH_A_BAR = 2000
+"""Fewer rows are tokenised before anybody would read a progress bar."""
+
+
+class SchemaError(ValueError):
+    """A file or a row that does not have the expected form."""
+
+
+@dataclass(frozen=True)
+class RawRow:
+    """One row as it stands in its file."""
+
+    file: str
+    number: int
+    """Position in the file; the first row is 0."""
+    values: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.file}, row {self.number} (the first is 0)"
+
+    def problem(self, column: str, found: Any, expected: str) -> SchemaError:
+        """An error about one value of this row."""
+        text = repr(found)
+        shown = text if len(text) <= 200 else f"{text[:200]}... ({len(text)} characters)"
+        return SchemaError(f"{self}, column {column!r}: found {shown}, expected {expected}.")
+
+
+def read_rows(files: Sequence[str], columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[RawRow]:
+    """Yield the rows of parquet files, reading only the named columns.
+
+    Raises:
+        SchemaError: a file is missing or unreadable, or lacks one of `columns` (those of `optional` may be absent).
+    """
+    for file in files:
+        path = Path(file).expanduser()
+        if not path.is_file():
+            raise SchemaError(
+                f"{file}: no such file. data/preprocess.py makes parquet files from train.json, test.json."
+            )
+        try:
+            parquet = pq.ParquetFile(path)
+        except pa.ArrowInvalid as error:
+            raise SchemaError(f"{file}: is not a parquet file ({error}).") from error
+        present = parquet.schema_arrow.names
+        if missing := [column for column in columns if column not in present]:
+            raise SchemaError(f"{file}: lacks column {', '.join(missing)}; it has {', '.join(present)}.")
+        number = 0
+        for batch in parquet.iter_batches(columns=[c for c in [*columns, *optional] if c in present]):
+            for values in batch.to_pylist():
+                yield RawRow(file, number, values)
+                number += 1
+
+
+def read_messages(row: RawRow, column: str) -> list[Message]:
+    """The chat of a row. Raises SchemaError when it is not a list of messages with text."""
+    found = row.values[column]
+    expected = "a list of messages, each with a role and a content (both text)"
+    if not isinstance(found, list) or not found:
+        raise row.problem(column, found, expected)
+    for message in found:
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise row.problem(column, message, expected)
+        if not isinstance(message.get("content"), str):
+            raise row.problem(column, message.get("content"), f"{expected}; images, audio and video are not supported")
+    return [{"role": message["role"], "content": message["content"]} for message in found]
+
+
+def read_text(row: RawRow, column: str) -> str:
+    """A text of a row. Raises SchemaError when it is missing, blank or something else."""
+    found = row.values[column]
+    if not isinstance(found, str) or not found.strip():
+        raise row.problem(column, found, "a text")
+    return found

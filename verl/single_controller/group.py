@@ -1,0 +1,119 @@
+"""The driver's view of a role: many ranks that are called like one object.
+
+    group.update_policy(parts)              one call for each rank, cut and collected as `@dispatch` says
+    for item in group.generate(parts): ...  a streaming method: items of all ranks, as they are made
+    group.start("update_policy", parts)     the same without waiting: a `Pending`
+    group.start_on(1, "score", items)       one rank only
+    group.receiver("receive_bucket")        something a *worker of another group* calls this group with
+
+Two groups keep this contract, and the same tests: `RayWorkerGroup` (processes, machines, GPUs) and `LocalWorkerGroup`
+(the driver's own process: for tests, debuggers and one-process runs). Both raise `WorkerError` when a worker raises or
+dies, and end the whole group then: its other ranks may sit in a collective that can never complete.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from verl.single_controller.dispatch import Call, Results, calls_for_ranks, rule_of
+from verl.single_controller.errors import WorkerError
+
+
+class Pending(Protocol):
+    """A call that is under way."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether `result` would not wait."""
+        ...
+
+    def result(self) -> Any:
+        """Wait for it and give what the direct call would have given. Raises WorkerError."""
+        ...
+
+
+class Receiver(Protocol):
+    """One method of all workers of a group, for the use of another group's worker: picklable, past the driver."""
+
+    def send_all(self, payload: Any) -> list[Any]:
+        """Call the method with `payload` on every rank, wait, and return the results in rank order.
+
+        Raises WorkerError, naming the receiving worker.
+        """
+        ...
+
+
+class WorkerGroup(ABC):
+    """The workers of one role."""
+
+    def __init__(self, role: str, worker_cls: type, num_ranks: int) -> None:
+        self.worker_cls = worker_cls
+        self.role = role
+        self.world_size = num_ranks
+        self._failure: WorkerError | None = None
+        self._is_shut_down = False
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        if method.startswith("_") or method == "worker_cls":
+            raise AttributeError(method)
+        rule = rule_of(self.worker_cls, method)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not rule.streams:
+                return self.start(method, *args, **kwargs).result()
+            self._check_usable()
+            calls = calls_for_ranks(rule, f"{self.role}.{method}", self.world_size, args, kwargs)
+            return self._stream(method, calls, wanted=self._wanted(rule.results))
+
+        return call
+
+    def start(self, method: str, *args: Any, **kwargs: Any) -> Pending:
+        """Begin a call on all ranks, cut as the method's rule says, and do not wait for it."""
+        rule = rule_of(self.worker_cls, method)
+        if rule.streams:
+            raise TypeError(f"{self.role}.{method} is a stream, which starts when called: use group.{method}(...).")
+        self._check_usable()
+        calls = calls_for_ranks(rule, f"{self.role}.{method}", self.world_size, args, kwargs)
+        is_list = rule.results is Results.ALL
+        return self._launch(method, dict(enumerate(calls)), lambda results: results if is_list else results[0])
+
+    def start_on(self, rank: int, method: str, *args: Any, **kwargs: Any) -> Pending:
+        """Begin a call on one rank, with the arguments as they are. Its result is the method's own."""
+        rule_of(self.worker_cls, method)
+        self._check_usable()
+        return self._launch(method, {rank: (args, kwargs)}, lambda results: results[0])
+
+    @abstractmethod
+    def ready(self) -> None:
+        """Wait until all workers are constructed. Raises WorkerError if a constructor fails."""
+
+    @abstractmethod
+    def receiver(self, method: str) -> Receiver:
+        """A method of this group for the workers of another one."""
+
+    @abstractmethod
+    def wait_any(self, pendings: Sequence[Pending]) -> None:
+        """Wait until at least one of this group's pending calls is done."""
+
+    @abstractmethod
+    def shutdown(self) -> None:
+        """Call every worker's `close`, then end the workers. A second call does nothing."""
+
+    @abstractmethod
+    def _launch(self, method: str, calls: Mapping[int, Call], collect: Callable[[list[Any]], Any]) -> Pending:
+        """Begin one call for each rank given; `collect` turns the results, in rank order, into the caller's."""
+
+    @abstractmethod
+    def _stream(self, method: str, calls: Sequence[Call], wanted: range) -> Iterator[Any]:
+        """Begin a generator on every rank; iterate over the items of the `wanted` ranks."""
+
+    def _wanted(self, results: Results) -> range:
+        return range(self.world_size if results is Results.ALL else 1)
+
+    def _check_usable(self) -> None:
+        if self._failure:
+            raise self._failure
+        if self._is_shut_down:
+            raise RuntimeError(f"The {self.role} group has been shut down and takes no calls.")

@@ -1,0 +1,109 @@
+"""Which rank runs on which machine and GPU.
+
+A pool is `num_nodes` times `slots_per_node` slots: one GPU each, or on a machine without GPU a place for a process on
+the CPU. Rank r of every role stands on slot r (with k slots for each rank, on r*k to r*k + k - 1), which is how actor
+and engine come to share a GPU. Slots of one node are one Ray placement group, so other jobs cannot get between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+PROCESS_CPUS = 0.05
+"""What a worker books, for Ray's bookkeeping only: laptops run more processes than they have cores."""
+SLOT_CPUS = 4 * PROCESS_CPUS
+GPU_SHARE = 0.45
+"""What a role books of each of its GPUs: two roles share one."""
+PLACEMENT_TIMEOUT = 120.0  # seconds
+
+
+class ResourcePool:
+    """The slots of a run. Counts are checked first: RuntimeError says what was asked for and what there is.
+
+    Args:
+        num_nodes: machines (`trainer.nnodes`).
+        slots_per_node: ranks on each (`trainer.n_gpus_per_node`).
+        has_gpus: whether a slot is a GPU.
+    """
+
+    def __init__(self, num_nodes: int, slots_per_node: int, has_gpus: bool) -> None:
+        self.num_nodes = num_nodes
+        self.slots_per_node = slots_per_node
+        self.has_gpus = has_gpus
+        self._check_counts()
+        slot = {"CPU": SLOT_CPUS, **({"GPU": 1.0} if has_gpus else {})}
+        self._nodes: list[PlacementGroup] = [
+            placement_group([slot] * slots_per_node, strategy="STRICT_PACK") for _ in range(num_nodes)
+        ]
+        if not all(node.wait(PLACEMENT_TIMEOUT) for node in self._nodes):
+            self.release()
+            raise RuntimeError(
+                f"Ray did not give {self._request()} within {PLACEMENT_TIMEOUT:g} s; free are now "
+                f"{ray.available_resources()}. Is another job running on this Ray cluster?"
+            )
+
+    def check_ranks(self, role: str, num_ranks: int, slots_per_rank: int) -> None:
+        """ValueError if the ranks of a role do not fit."""
+        if num_ranks * slots_per_rank > self.num_nodes * self.slots_per_node:
+            raise ValueError(
+                f"{num_ranks} {role} rank(s) with {slots_per_rank} slot(s) each do not fit into {self._request()}."
+            )
+        if slots_per_rank > 1 and self.slots_per_node % slots_per_rank:
+            raise ValueError(
+                f"A {role} rank uses {slots_per_rank} slots, which do not divide the {self.slots_per_node} of a node."
+            )
+
+    def options(self, rank: int, slots_per_rank: int) -> dict[str, Any]:
+        """Options of a rank's Ray actor."""
+        node, slot = divmod(rank * slots_per_rank, self.slots_per_node)
+        return {
+            "num_cpus": PROCESS_CPUS,
+            "num_gpus": GPU_SHARE if self.has_gpus else 0,
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(self._nodes[node], slot),
+        }
+
+    def local_rank(self, rank: int, slots_per_rank: int) -> int:
+        """Number of lower ranks on the same node."""
+        return rank * slots_per_rank % self.slots_per_node // slots_per_rank
+
+    def visible_devices(self, rank: int, slots_per_rank: int) -> str | None:
+        """CUDA_VISIBLE_DEVICES of a rank with several GPUs; None where Ray sets it, as it does for a single one."""
+        if not self.has_gpus or slots_per_rank == 1:
+            return None
+        node, first = divmod(rank * slots_per_rank, self.slots_per_node)
+        ids = [
+            _gpu_ids.options(scheduling_strategy=PlacementGroupSchedulingStrategy(self._nodes[node], slot)).remote()
+            for slot in range(first, first + slots_per_rank)
+        ]
+        return ",".join(str(gpu) for (gpu,) in ray.get(ids))
+
+    def release(self) -> None:
+        """Give the slots back; workers that still stand on them are killed."""
+        for node in self._nodes:
+            remove_placement_group(node)
+
+    def _check_counts(self) -> None:
+        kind, per_slot = ("GPU", 1.0) if self.has_gpus else ("CPU", SLOT_CPUS)
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        counts = {node["NodeManagerAddress"]: node["Resources"].get(kind, 0.0) for node in nodes}
+        if sum(count >= per_slot * self.slots_per_node for count in counts.values()) < self.num_nodes:
+            there = ", ".join(f"{address} with {count:g} {kind}(s)" for address, count in counts.items())
+            raise RuntimeError(
+                f"The run needs {self._request()}, but the Ray cluster has: {there}. "
+                "Set trainer.nnodes and trainer.n_gpus_per_node to what there is."
+            )
+
+    def _request(self) -> str:
+        what = "GPU(s)" if self.has_gpus else "CPU process(es)"
+        return f"{self.num_nodes} node(s) with {self.slots_per_node} {what} each"
+
+
+@ray.remote(num_cpus=0, num_gpus=0.01)
+def _gpu_ids() -> Sequence[int | str]:
+    """Which GPU the slot is."""
+    return ray.get_gpu_ids()

@@ -1,0 +1,76 @@
+"""What the doors `main_*.py` share: parse, check, plan or run, and an exit status that says which of them failed.
+
+Exit status 0: done; 1: the run failed; 2: the configuration is wrong, and nothing was started.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from verl.config import ConfigError
+from verl.trainer.compose import Check, Composed, compose
+
+ConfigT = TypeVar("ConfigT")
+
+
+@dataclass(frozen=True)
+class Door(Generic[ConfigT]):
+    """One command."""
+
+    cls: type[ConfigT]
+    preset: str
+    """The preset without `--config-name`."""
+    problems: Check
+    """Rules between the parts of a configuration."""
+    missing_files: Check
+    """What the configuration names and this machine lacks; a dry run only mentions it."""
+    plan: Callable[[ConfigT, list[str]], None]
+    """Print the plan (the second argument: missing files) and start nothing."""
+    train: Callable[[ConfigT], Any]
+    """Run; imports what is heavy when it is called."""
+
+    def open(self, argv: Sequence[str] | None = None) -> int:
+        """Go through the door with a command line; returns the exit status."""
+        try:
+            runs = compose(self.cls, self.preset, sys.argv[1:] if argv is None else argv, self._check)
+        except ConfigError as error:
+            print(f"{self.cls.__name__} cannot be made: {len(error.problems)} problem(s)", file=sys.stderr)
+            print(*[f"  - {problem}" for problem in error.problems], sep="\n", file=sys.stderr)
+            return 2
+        for run in runs:
+            if status := self._start(run):
+                return status
+        return 0
+
+    def _check(self, config: Any) -> list[str]:
+        missing = [] if config.trainer.dry_run else self.missing_files(config)
+        return self.problems(config) + missing
+
+    def _start(self, run: Composed[ConfigT]) -> int:
+        for note in run.notes:
+            print(f"note: {note}", file=sys.stderr)
+        config: Any = run.config
+        if config.trainer.dry_run:
+            self.plan(config, self.missing_files(config))
+            return 0
+        try:
+            self.train(config)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+        except Exception as error:
+            _tell(error)
+            return 1
+        return 0
+
+
+def _tell(error: Exception) -> None:
+    """Our own errors are written for people and stand alone; any other comes with its traceback."""
+    if type(error).__module__.startswith("verl."):
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)

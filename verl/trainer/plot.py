@@ -1,0 +1,99 @@
+"""Learning curves as a picture: x = generations, y = held-out accuracy; seeds thin, their mean thick."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, PercentFormatter
+
+from verl.trainer.compare import BASELINE, Method, comparisons
+from verl.trainer.report import name_of
+
+COLORS = ("#1f5fbf", "#2a9d5c", "#8e44ad", "#c0392b", "#16a0a0")
+BASELINE_COLOR = "#e07b00"
+INK = "#333333"
+
+
+def draw_curves(methods: Sequence[Method], metric: str, path: str | os.PathLike[str]) -> Path:
+    """Draw all methods into one PNG and return its path."""
+    style: dict[Any, Any] = {
+        "font.size": 11,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+    }
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+        axes = figure.add_subplot()
+        others = iter(COLORS * len(methods))
+        colors = {m.label: BASELINE_COLOR if m.label == BASELINE else next(others) for m in methods}
+        for method in methods:
+            _draw_method(axes, method, colors[method.label])
+        _mark_gain(axes, methods)
+        _dress(axes, methods, metric)
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png")
+    return path
+
+
+def _draw_method(axes: Any, method: Method, color: str) -> None:
+    for curve in method.curves:
+        x, y = [p.generations for p in curve], [p.value for p in curve]
+        axes.plot(x, y, color=color, linewidth=1, alpha=0.35, zorder=2)
+    mean = method.mean
+    x, y = [p.generations for p in mean], [p.value for p in mean]
+    seeds = f"{len(method.curves)} seed{'s' if len(method.curves) > 1 else ''}"
+    axes.plot(x, y, color=color, linewidth=3, zorder=3, label=f"{method.label} ({seeds})", solid_capstyle="round")
+    axes.plot(x[-1], y[-1], "o", color=color, markersize=7, zorder=4)
+    axes.annotate(
+        f"{y[-1]:.1%}", (x[-1], y[-1]), xytext=(9, -4), textcoords="offset points", color=color, weight="bold"
+    )
+
+
+def _mark_gain(axes: Any, methods: Sequence[Method]) -> None:
+    """An arrow from where a method reaches the baseline's final accuracy to where the baseline does."""
+    found = [gain for gain in comparisons(methods) if gain.ratio is not None and gain.ratio > 1]
+    if not found:
+        return
+    gain = max(found, key=lambda gain: gain.ratio or 0.0)
+    begin = gain.generations or 0.0
+    end = begin * (gain.ratio or 1.0)
+    axes.annotate(
+        "",
+        (end, gain.target),
+        xytext=(begin, gain.target),
+        zorder=1,
+        arrowprops={"arrowstyle": "<|-", "color": INK, "linestyle": "--", "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0},
+    )
+    axes.annotate(
+        f"{gain.ratio:.1f}x fewer generations",
+        ((begin + end) / 2, gain.target),
+        xytext=(0, 6),
+        textcoords="offset points",
+        ha="center",
+        color=INK,
+    )
+
+
+def _dress(axes: Any, methods: Sequence[Method], metric: str) -> None:
+    values = [point.value for method in methods for curve in method.curves for point in curve]
+    highest = max(values)
+    axes.set_ylim(min(0.0, *values), 1.0 if highest > 0.75 else highest * 1.25 or 1.0)
+    axes.set_xlim(left=0)
+    axes.margins(x=0.08)
+    axes.set_xlabel("generations (responses drawn for training)")
+    axes.set_ylabel(f"held-out accuracy ({metric.rpartition('/')[2]})")
+    axes.set_title(name_of(metric).partition(":")[0], loc="left", weight="bold")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.grid(color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none")

@@ -1,0 +1,178 @@
+"""The reinforcement-learning loop: one step on one page.
+
+    prompts -> sample and score -> reprompt -> assemble -> update -> publish -> listeners
+
+Consumes a validated `PPOConfig`, waits for the roles (Ray workers) once per phase, produces a run folder. What an
+algorithm needs (a teacher, advantages, old log-probs) it declares itself; nothing here asks for its name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from verl.config import PPOConfig
+from verl.protocol import Row, mean_metrics
+from verl.registry import ALGORITHMS
+from verl.self_distillation.reprompt import build_reprompts
+from verl.trainer.assemble import add_advantages, cut_updates, make_rows, spread, updates_per_batch
+from verl.trainer.batch_metrics import Timer, batch_metrics, perf_metrics
+from verl.trainer.checkpointing import RunCheckpoints
+from verl.trainer.listeners import Listener, RolloutDump, SaveCheckpoints, Step, Track, Validation
+from verl.trainer.publish import Publisher
+from verl.trainer.roles import Roles, ray_roles
+from verl.trainer.run import recorded_run
+from verl.trainer.run_data import RunData, load_run_data
+from verl.trainer.sampling import derive_seed, sample_and_score
+from verl.types import Sample, Sampling
+
+
+def train(config: PPOConfig) -> None:
+    """Run `main_ppo`'s configuration from the newest checkpoint, or from the start, to its last step."""
+    data = load_run_data(config)
+    num_optimizer_steps = data.total_steps * updates_per_batch(config)
+    with (
+        recorded_run(config, data.total_steps) as run,
+        ray_roles(config, num_optimizer_steps, run.folder / "logs") as roles,
+    ):
+        checkpoints = RunCheckpoints(
+            run.folder,
+            config.trainer,
+            roles.actor,
+            data.sampler,
+            config.actor_rollout_ref.actor.checkpoint.save_contents,
+            data.fingerprint,
+        )
+        step = checkpoints.resume()
+        run.tracking.start_from(step)
+        trainer = RLTrainer(config, data, roles, step)
+        trainer.listeners = [
+            *([RolloutDump(folder, data)] if (folder := config.trainer.rollout_data_dir) else []),
+            *([Validation(trainer)] if data.validation else []),
+            Track(run.tracking),
+            SaveCheckpoints(checkpoints, data.total_steps),
+        ]
+        trainer.fit()
+
+
+class RLTrainer:
+    """Drives the roles through the steps of one run.
+
+    Args:
+        config: the resolved configuration.
+        data: prompts, sampler and tokenizer of the run.
+        roles: started workers; the trainer does not care whether they are Ray's or in this process.
+        step: the last step that is done already.
+    """
+
+    def __init__(self, config: PPOConfig, data: RunData, roles: Roles, step: int = 0) -> None:
+        self.config = config
+        self.data = data
+        self.roles = roles
+        self.step = step
+        actor = config.actor_rollout_ref.actor
+        self.algorithm = ALGORITHMS.load(actor.policy_loss.loss_mode)(actor, config.algorithm)
+        self.publisher = Publisher(config, roles.actor, roles.rollouts, roles.spec, data.vocab_size)
+        self.listeners: list[Listener] = []
+
+    def fit(self) -> None:
+        """Train to the last step, telling the listeners."""
+        start = Step(self.step)
+        start.metrics |= self.publisher.publish(version=self.step)
+        for listener in self.listeners:
+            listener.before_first(start)
+        while self.step < self.data.total_steps and not self.config.trainer.val_only:
+            self.step += 1
+            finished = self.train_step(self.step)
+            for listener in self.listeners:
+                listener.after(finished)
+
+    def train_step(self, number: int) -> Step:
+        """One step: everything from prompts to published weights."""
+        timer = Timer()
+        with timer("step"):
+            with timer("gen"):
+                samples = self.sample(number)
+            with timer("reprompt"):
+                rows, reprompt_metrics = self.reprompt(samples, number)
+            with timer("old_log_prob"):
+                rows = self.add_log_probs(rows)
+            if self.algorithm.needs_advantages:
+                with timer("adv"):
+                    rows = add_advantages(rows, samples, self.config)
+            with timer("update_actor"):
+                update_metrics = self.update(rows, number)
+            with timer("update_weights"):
+                sync_metrics = self.publisher.publish(version=number)
+        metrics = batch_metrics(samples, rows, self.config.data) | reprompt_metrics | update_metrics | sync_metrics
+        metrics |= {"training/global_step": number, "training/epoch": self.data.sampler.epoch}
+        num_response_tokens = sum(len(row.response_ids) for row in rows)
+        num_tokens = sum(row.num_tokens for row in rows)
+        metrics |= perf_metrics(num_tokens, num_response_tokens, timer.seconds, self.roles.actor.world_size)
+        return Step(number, metrics, timer, samples, rows)
+
+    def sample(self, number: int) -> list[Sample]:
+        """Draw the step's prompts, write `rollout.n` responses to each and score them."""
+        rollout = self.config.actor_rollout_ref.rollout
+        return sample_and_score(
+            prompts=self.data.next_prompts(),
+            n=rollout.n,
+            sampling=Sampling(rollout.temperature, rollout.top_p, rollout.top_k, self.config.data.max_response_length),
+            seed=derive_seed(self.config.trainer.seed, number),
+            rollouts=self.roles.rollouts,
+            rewards=self.roles.rewards,
+            decode=self.data.decode,
+        )
+
+    def reprompt(self, samples: list[Sample], number: int) -> tuple[list[Row], dict[str, float]]:
+        """Write the teacher's prompts, if the algorithm has a teacher."""
+        if not self.algorithm.needs_teacher:
+            return make_rows(samples, None), {}
+        settings = self.config.actor_rollout_ref.actor.self_distillation
+        seed = derive_seed(self.config.trainer.seed, number, "reprompt")
+        reprompts = build_reprompts(samples, settings, self.data.encode, seed)
+        return make_rows(samples, reprompts.teacher_prompt_ids), reprompts.metrics
+
+    def add_log_probs(self, rows: list[Row]) -> list[Row]:
+        """Add old and reference log-probs where something will use them.
+
+        With one optimizer step per rollout batch the update's own detached log-probs are the old ones.
+        """
+        config = self.config
+        actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+        if config.algorithm.rollout_correction.bypass_mode:
+            rows = [replace(row, old_log_probs=row.rollout_log_probs) for row in rows]
+        elif self.uses_old_log_probs:
+            old = self.log_probs(rows, "actor", rollout.log_prob_micro_batch_size_per_gpu)
+            rows = [replace(row, old_log_probs=old[row.index]) for row in rows]
+        if actor.use_kl_loss or config.algorithm.use_kl_in_reward:
+            ref = self.log_probs(rows, "ref", config.actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu)
+            rows = [replace(row, ref_log_probs=ref[row.index]) for row in rows]
+        return rows
+
+    @property
+    def uses_old_log_probs(self) -> bool:
+        """Whether old log-probs differ from what the update computes anyway, and matter."""
+        is_off_policy = updates_per_batch(self.config) > 1 and self.algorithm.needs_old_log_probs
+        return is_off_policy or self.config.algorithm.use_kl_in_reward
+
+    def log_probs(self, rows: list[Row], of: str, micro_batch_size: int | None) -> dict[int, list[float]]:
+        """Log-probs of the response tokens under the policy or the reference, by `Row.index`."""
+        parts = spread(rows, self.roles.actor.world_size, micro_batch_size, self.config.trainer.balance_batch)
+        found: dict[int, list[float]] = {}
+        for part in self.roles.actor.compute_log_probs(parts, of):
+            found |= part
+        return found
+
+    def update(self, rows: list[Row], number: int) -> dict[str, float]:
+        """All optimizer steps of this rollout batch, and the teacher's."""
+        config = self.config
+        updates = cut_updates(
+            rows,
+            config.actor_rollout_ref.actor,
+            config.actor_rollout_ref.rollout.n,
+            self.roles.actor.world_size,
+            config.trainer.balance_batch,
+            self.algorithm.needs_untaught_rows,
+            derive_seed(config.trainer.seed, number, "update"),
+        )
+        return mean_metrics(self.roles.actor.update_policy(updates))

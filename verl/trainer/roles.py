@@ -1,0 +1,162 @@
+"""Starting the roles of a run: training ranks, engines, reward workers.
+
+`ray_roles` is what runs use. `local_roles` puts the same classes into this process, for debuggers and for the test
+that both compute the same. Everything starts at once; setting the models up goes on while the engines load.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from verl.config import ActorRolloutRefConfig, PPOConfig
+from verl.config.root import AlgorithmConfig, TrainerConfig
+from verl.rollout.base import EngineSpec, engine_spec
+from verl.single_controller import LocalWorkerGroup, WorkerGroup
+from verl.single_controller.ray_group import RayWorkerGroup
+from verl.single_controller.resources import ResourcePool
+from verl.single_controller.runtime import ray_session
+from verl.workers.actor import ActorWorker
+from verl.workers.reward import RewardPool, RewardWorker
+from verl.workers.rollout import RolloutPool, RolloutWorker
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The started workers of a run."""
+
+    actor: WorkerGroup
+    rollouts: RolloutPool
+    rewards: RewardPool
+    spec: EngineSpec
+    """What the engines were started with."""
+
+
+@contextmanager
+def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Iterator[Roles]:
+    """All roles as Ray actors; their output goes to `<log_dir>/<role>-<rank>.log`.
+
+    Args:
+        num_optimizer_steps: of the whole run, for the learning-rate schedule.
+    """
+    trainer = config.trainer
+    spec = _engine_spec(config)
+    has_gpus = spec.device == "cuda"
+    with ray_session(config.ray_kwargs.ray_init):
+        pool = ResourcePool(trainer.nnodes, trainer.n_gpus_per_node, has_gpus)
+        engines = RayWorkerGroup(
+            "rollout",
+            RolloutWorker,
+            (spec,),
+            num_ranks=num_engines(config, has_gpus),
+            pool=pool if has_gpus else None,
+            slots_per_rank=config.actor_rollout_ref.rollout.tensor_model_parallel_size if has_gpus else 1,
+            log_dir=log_dir,
+        )
+        actor = RayWorkerGroup(
+            "actor",
+            ActorWorker,
+            (config.actor_rollout_ref, config.algorithm, trainer, num_optimizer_steps),
+            num_ranks=trainer.nnodes * trainer.n_gpus_per_node,
+            pool=pool,
+            env=_thread_env(trainer.n_gpus_per_node),
+            log_dir=log_dir,
+        )
+        rewards = RayWorkerGroup(
+            "reward",
+            RewardWorker,
+            (config.custom_reward_function,),
+            num_ranks=config.reward_model.num_workers,
+            env=_thread_env(os.cpu_count() or 1),
+            log_dir=log_dir,
+        )
+        groups = (actor, engines, rewards)
+        try:
+            setup = actor.start("setup")
+            for group in groups:
+                group.ready()
+            setup.result()
+            yield Roles(actor, RolloutPool(engines), RewardPool(rewards), spec)
+        finally:
+            for group in groups:
+                group.shutdown()
+
+
+@contextmanager
+def local_roles(config: PPOConfig, num_optimizer_steps: int) -> Iterator[Roles]:
+    """One worker of each role in this process, without Ray."""
+    spec = _engine_spec(config)
+    actor = LocalWorkerGroup(
+        "actor", ActorWorker, (config.actor_rollout_ref, config.algorithm, config.trainer, num_optimizer_steps)
+    )
+    engines = LocalWorkerGroup("rollout", RolloutWorker, (spec,))
+    rewards = LocalWorkerGroup("reward", RewardWorker, (config.custom_reward_function,))
+    groups = (actor, engines, rewards)
+    try:
+        for group in groups:
+            group.ready()
+        actor.setup()
+        yield Roles(actor, RolloutPool(engines), RewardPool(rewards), spec)
+    finally:
+        for group in groups:
+            group.shutdown()
+
+
+@contextmanager
+def sft_workers(
+    config: ActorRolloutRefConfig, trainer: TrainerConfig, num_optimizer_steps: int, log_dir: Path
+) -> Iterator[WorkerGroup]:
+    """The training ranks alone: in this process if it is one, as Ray actors otherwise."""
+    arguments = (config, AlgorithmConfig(), trainer, num_optimizer_steps)
+    num_ranks = trainer.nnodes * trainer.n_gpus_per_node
+    if num_ranks == 1:
+        group = LocalWorkerGroup("actor", ActorWorker, arguments)
+        try:
+            group.setup()
+            yield group
+        finally:
+            group.shutdown()
+        return
+    with ray_session():
+        pool = ResourcePool(trainer.nnodes, trainer.n_gpus_per_node, choose_device(trainer.device) == "cuda")
+        env = _thread_env(trainer.n_gpus_per_node)
+        workers = RayWorkerGroup(
+            "actor", ActorWorker, arguments, num_ranks=num_ranks, pool=pool, env=env, log_dir=log_dir
+        )
+        try:
+            workers.setup()
+            yield workers
+        finally:
+            workers.shutdown()
+
+
+def choose_device(setting: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
+    """The device of all roles; `auto` takes a GPU where there is one."""
+    if setting == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return setting
+
+
+def num_engines(config: PPOConfig, has_gpus: bool) -> int:
+    """Engines of the pool: as configured, else as many as the GPUs hold, or one on a machine without GPU."""
+    rollout, trainer = config.actor_rollout_ref.rollout, config.trainer
+    if rollout.num_engines:
+        return rollout.num_engines
+    if not has_gpus:
+        return 1
+    return max(1, trainer.nnodes * trainer.n_gpus_per_node // rollout.tensor_model_parallel_size)
+
+
+def _engine_spec(config: PPOConfig) -> EngineSpec:
+    return engine_spec(config.actor_rollout_ref, config.data, choose_device(config.trainer.device), config.trainer.seed)
+
+
+def _thread_env(num_processes: int) -> dict[str, str]:
+    """Each of several processes gets its share of the cores: more threads than cores make torch slower, not faster."""
+    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // num_processes))}

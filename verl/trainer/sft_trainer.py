@@ -1,0 +1,77 @@
+"""Supervised fine-tuning on the same workers as the reinforcement loop: rows in, next-token loss on the response.
+
+One rank trains in this process, without Ray; more ranks are Ray workers. The embedded model is made with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from verl.config import ActorConfig, ActorRolloutRefConfig, PolicyLossConfig, SFTConfig
+from verl.dataset import SFTDataset, StatefulSampler
+from verl.models.loading import load_tokenizer
+from verl.protocol import Row, mean_metrics, plan_mini_batch
+from verl.single_controller import WorkerGroup
+from verl.trainer.batch_metrics import Timer
+from verl.trainer.checkpointing import RunCheckpoints
+from verl.trainer.roles import sft_workers
+from verl.trainer.run import recorded_run, run_folder
+
+
+def worker_config(config: SFTConfig) -> ActorRolloutRefConfig:
+    """The actor worker's configuration for plain next-token training."""
+    actor = ActorConfig(
+        policy_loss=PolicyLossConfig(loss_mode="sft"),
+        optim=config.optim,
+        fsdp_config=config.fsdp_config,
+        grad_clip=config.grad_clip,
+        ppo_micro_batch_size_per_gpu=config.data.micro_batch_size_per_gpu,
+    )
+    return ActorRolloutRefConfig(model=config.model, actor=actor)
+
+
+def train(config: SFTConfig) -> Path:
+    """Train, then export a Hugging Face folder. Returns that folder (`<run folder>/huggingface`)."""
+    data, trainer = config.data, config.trainer
+    tokenizer = load_tokenizer(str(config.model.tokenizer_path or config.model.path), config.model.trust_remote_code)
+    rows = SFTDataset(data.train_files or [], tokenizer, data)
+    validation = SFTDataset(data.val_files, tokenizer, data) if data.val_files else []
+    seed = data.seed if data.seed is not None else trainer.seed
+    sampler = StatefulSampler(len(rows), data.train_batch_size, data.shuffle, seed)
+    total_steps = trainer.total_training_steps or trainer.total_epochs * (len(rows) // data.train_batch_size)
+    with (
+        recorded_run(config, total_steps) as run,
+        sft_workers(worker_config(config), trainer, total_steps, run_folder(trainer) / "logs") as workers,
+    ):
+        checkpoints = RunCheckpoints(run.folder, trainer, workers, sampler, contents=["model"])
+        step = checkpoints.resume()
+        run.tracking.start_from(step)
+        while step < total_steps:
+            step += 1
+            timer = Timer()
+            with timer("step"):
+                batch = [rows[index] for index in sampler.next_batch()]
+                metrics = train_step(workers, batch, data.micro_batch_size_per_gpu)
+            if validation and (step == total_steps or (trainer.test_freq > 0 and step % trainer.test_freq == 0)):
+                metrics["val/loss"] = validation_loss(workers, list(validation), data.micro_batch_size_per_gpu)
+            run.tracking.log(metrics | timer.metrics(), step)
+            checkpoints.save_if_due(step, total_steps)
+        folder = run.folder / "huggingface"
+        workers.export_huggingface(str(folder))
+    return folder
+
+
+def train_step(workers: WorkerGroup, rows: list[Row], micro_batch_size: int | None) -> dict[str, float]:
+    """One optimizer step over `rows`."""
+    parts = plan_mini_batch(rows, workers.world_size, micro_batch_size)
+    results = workers.update_policy([[part] for part in parts])
+    return mean_metrics(results)
+
+
+def validation_loss(workers: WorkerGroup, rows: list[Row], micro_batch_size: int | None) -> float:
+    """Mean negative log-prob of the response tokens, in nats."""
+    rows = [replace(row, index=index) for index, row in enumerate(rows)]
+    parts = plan_mini_batch(rows, workers.world_size, micro_batch_size or 64)
+    values = [v for found in workers.compute_log_probs(parts, "actor") for row in found.values() for v in row]
+    return -sum(values) / max(len(values), 1)

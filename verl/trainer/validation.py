@@ -1,0 +1,88 @@
+"""Validation: responses to held-out prompts, their metrics, and how well the teacher uses a shown solution.
+
+The last is an early warning. A self-teacher that no longer reproduces a solution it is shown cannot teach, and a moving
+teacher was seen to lose that skill well before the score fell.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from verl.config import PPOConfig
+from verl.config.rollout import ValidationSamplingConfig
+from verl.protocol import Row
+from verl.self_distillation.reprompt import demonstration_messages
+from verl.trainer.assemble import spread
+from verl.trainer.roles import Roles
+from verl.trainer.run_data import RunData
+from verl.trainer.sampling import derive_seed, sample_and_score
+from verl.trainer.validation_metrics import validation_metrics
+from verl.types import Sample, Sampling
+
+MAX_TEACHER_PROMPTS = 64
+"""Solved validation prompts the teacher is tried on: enough for a warning, cheap for a large model."""
+
+
+def validate(
+    config: PPOConfig, data: RunData, roles: Roles, has_teacher: bool
+) -> tuple[dict[str, float], list[Sample]]:
+    """Write and score `val_kwargs.n` responses to every validation prompt. Every validation draws with the same seeds."""
+    kwargs = config.actor_rollout_ref.rollout.val_kwargs
+    samples = sample_and_score(
+        prompts=data.validation,
+        n=kwargs.n,
+        sampling=_sampling(kwargs, config.data.max_response_length),
+        seed=derive_seed(config.trainer.seed, "validation"),
+        rollouts=roles.rollouts,
+        rewards=roles.rewards,
+        decode=data.decode,
+    )
+    metrics = validation_metrics(samples)
+    if has_teacher:
+        metrics |= teacher_accuracy(config, data, roles, samples)
+    return metrics, samples
+
+
+def _sampling(kwargs: ValidationSamplingConfig, max_tokens: int) -> Sampling:
+    if not kwargs.do_sample:
+        return Sampling(temperature=0.0, max_tokens=max_tokens)
+    return Sampling(kwargs.temperature, kwargs.top_p, kwargs.top_k, max_tokens)
+
+
+def teacher_accuracy(config: PPOConfig, data: RunData, roles: Roles, samples: list[Sample]) -> dict[str, float]:
+    """Show the teacher a solution the policy found and ask for it back, teacher-forced.
+
+    `val-aux/<data_source>/teacher_demo_acc` is the share of prompts where every token of the shown solution is the
+    teacher's most likely one; `.../teacher_demo_log_prob` the mean log-prob of its tokens, in nats.
+    """
+    settings = config.actor_rollout_ref.actor.self_distillation
+    solved: dict[str, Sample] = {}
+    for sample in samples:
+        if sample.reward.score >= settings.success_reward_threshold:
+            solved.setdefault(sample.uid, sample)
+    rows: list[Row] = []
+    chosen = list(solved.values())[:MAX_TEACHER_PROMPTS]
+    for index, sample in enumerate(chosen):
+        prompt_ids = data.encode(demonstration_messages(sample.prompt.messages, sample.response_text, settings))
+        if len(prompt_ids) <= settings.max_reprompt_len:
+            rollout = sample.rollout
+            rows.append(
+                Row(
+                    prompt_ids=rollout.prompt_ids,
+                    response_ids=rollout.response_ids,
+                    response_mask=rollout.response_mask,
+                    teacher_prompt_ids=prompt_ids,
+                    index=index,
+                )
+            )
+    micro_batch_size = config.actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu
+    parts = spread(rows, roles.actor.world_size, micro_batch_size, config.trainer.balance_batch)
+    by_source: dict[str, list[tuple[bool, float]]] = defaultdict(list)
+    for found in roles.actor.teacher_match(parts):
+        for index, match in found.items():
+            by_source[chosen[index].prompt.data_source].append(match)
+    metrics: dict[str, float] = {}
+    for source, matches in by_source.items():
+        metrics[f"val-aux/{source}/teacher_demo_acc"] = sum(exact for exact, _ in matches) / len(matches)
+        metrics[f"val-aux/{source}/teacher_demo_log_prob"] = sum(value for _, value in matches) / len(matches)
+    return metrics

@@ -1,0 +1,242 @@
+"""The training role: one FSDP2 rank of the policy, with its optimizer and, beside it, its teacher.
+
+The driver calls the same method on every rank; each does its part and meets the others in collectives. Everything
+the ranks must agree on (how a batch is cut, what the loss is divided by) has been decided by the driver.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from verl.algorithms.base import Support
+from verl.algorithms.projection import project_student, project_teacher
+from verl.config.root import ActorRolloutRefConfig, AlgorithmConfig, TrainerConfig
+from verl.models.collate import collate
+from verl.models.device import DTYPES
+from verl.models.full_weights import export_huggingface, full_weights, head_weight
+from verl.models.loading import FullModel, build_modules, load_tokenizer, read_weights
+from verl.models.optimizer import make_adamw
+from verl.models.sharding import shard
+from verl.protocol import Metrics, MiniBatch, Row, add_metrics
+from verl.registry import ALGORITHMS
+from verl.single_controller.dispatch import Arguments, Results, dispatch
+from verl.single_controller.group import Receiver
+from verl.single_controller.worker import Worker
+from verl.weights import buckets, digest
+from verl.workers.process_group import join, leave
+from verl.workers.ref import RefWorker
+from verl.workers.training_state import load_training_state, save_training_state
+from verl.workers.update import Learner, Outcome
+
+logger = logging.getLogger(__name__)
+
+
+class ActorWorker(Worker):
+    """One rank of the policy.
+
+    Args:
+        config: model, optimizer, sharding, loss, teacher.
+        algorithm: `algorithm.*`.
+        trainer: device, ranks on a machine, seed.
+        total_optimizer_steps: of the whole run; the end of the learning-rate schedule.
+    """
+
+    def __init__(
+        self,
+        config: ActorRolloutRefConfig,
+        algorithm: AlgorithmConfig,
+        trainer: TrainerConfig,
+        total_optimizer_steps: int,
+    ) -> None:
+        self.config = config
+        self.algorithm_config = algorithm
+        self.trainer = trainer
+        self.total_optimizer_steps = total_optimizer_steps
+
+    @dispatch()
+    def setup(self) -> None:
+        """Join the other ranks; load, shard and prepare the models. A collective, as all methods here."""
+        config, model, actor = self.config, self.config.model, self.config.actor
+        if model.path is None:
+            raise ValueError("actor_rollout_ref.model.path is not set; name the folder or hub id of the policy.")
+        self.place = place = join(self.rank_info, self.trainer, actor.fsdp_config)
+        torch.manual_seed(self.trainer.seed)
+        dtype = DTYPES[actor.fsdp_config.model_dtype]
+        state = read_weights(model, model.path, dtype) if place.rank == 0 else {}
+        policy = shard(
+            FullModel(build_modules(model, model.path, dtype, place.attention), state),
+            place.mesh,
+            place.device,
+            place.compute_dtype,
+            actor.fsdp_config.param_offload,
+            actor.fsdp_config.reshard_after_forward,
+        )
+        algorithm = ALGORITHMS.load(actor.policy_loss.loss_mode)(actor, self.algorithm_config)
+        self.ref: RefWorker | None = None
+        if algorithm.needs_teacher or actor.use_kl_loss or self.algorithm_config.use_kl_in_reward:
+            self.ref = RefWorker(config, place, policy, algorithm.needs_teacher, state)
+        self.model = policy
+        self.learner = Learner(
+            place=place,
+            model=policy,
+            optimizer=make_adamw(policy.parameters(), actor.optim),
+            algorithm=algorithm,
+            actor=actor,
+            temperature=config.rollout.temperature,
+            total_steps=self.total_optimizer_steps,
+            teacher=self.ref if algorithm.needs_teacher else None,
+        )
+
+    def close(self) -> None:
+        leave()
+
+    @dispatch(Arguments.SPLIT, Results.RANK_ZERO)
+    def update_policy(self, mini_batches: list[MiniBatch]) -> Metrics:
+        """Learn from one rollout batch: an optimizer step for each mini-batch, then one update of the teacher.
+
+        Args:
+            mini_batches: this rank's parts, the same number on every rank.
+
+        Returns:
+            Metrics over all mini-batches and ranks. A mini-batch in which nothing counts, or whose gradient is not
+            finite, changes nothing; if that is true of all of them the teacher stays as it is.
+        """
+        teacher = self.learner.teacher
+        with teacher.head_gathered() if teacher is not None else nullcontext():
+            results = [self.learner.step(batch) for batch in mini_batches]
+        parts = [metrics for _, metrics in results]
+        num_skipped = sum(outcome is Outcome.NOT_FINITE for outcome, _ in results)
+        parts.append({"actor/skipped_steps": (float(num_skipped), 1.0)})
+        if teacher is not None:
+            if any(outcome is Outcome.DONE for outcome, _ in results):
+                teacher.update()
+            parts.append(
+                {
+                    "self_distillation/skipped_steps": (float(num_skipped), 1.0),
+                    "self_distillation/teacher_updates": (float(teacher.num_updates), 1.0),
+                    "self_distillation/teacher_distance": (teacher.distance(), 1.0),
+                }
+            )
+        return self._over_ranks(add_metrics(parts))
+
+    @dispatch(Arguments.SPLIT)
+    def compute_log_probs(self, batch: MiniBatch, of: Literal["actor", "ref"]) -> dict[int, list[float]]:
+        """Log-probs of the response tokens at the rollout temperature, in nats, by `Row.index`.
+
+        Raises:
+            ValueError: `of` is "ref" and there is no reference.
+        """
+        if of == "ref" and self.ref is None:
+            raise ValueError(
+                "There is no reference model: neither use_kl_loss, use_kl_in_reward nor the algorithm asked for one."
+            )
+        evaluate = self.model.evaluate if of == "actor" or self.ref is None else self.ref.evaluate
+        temperature = self.config.rollout.temperature
+        found: dict[int, list[float]] = {}
+        for rows in batch.micro_batches:
+            sequences = collate(rows, self.place.device)
+            ids = sequences.response_ids
+
+            def log_probs(hidden: Tensor, head: Tensor, ids: Tensor = ids) -> Tensor:
+                return project_student(hidden, head, ids, temperature, Support()).log_probs
+
+            found |= _per_row(rows, evaluate(sequences, log_probs))
+        return found
+
+    @dispatch(Arguments.SPLIT)
+    def teacher_match(self, batch: MiniBatch) -> dict[int, tuple[bool, float]]:
+        """How well the teacher, given its own prompt, predicts the responses of taught rows, by `Row.index`.
+
+        Returns:
+            Whether every token the policy wrote is the teacher's most likely one, and the mean log-prob of those tokens
+            (nats; at the rollout temperature, like the loss).
+        """
+        if self.learner.teacher is None:
+            raise ValueError(f"loss_mode={self.config.actor.policy_loss.loss_mode} has no teacher.")
+        found: dict[int, tuple[bool, float]] = {}
+        live_head = head_weight(self.model, self.place.device, self.place.compute_dtype)
+        with self.learner.teacher.head_gathered():
+            for all_rows in batch.micro_batches:
+                rows = [row for row in all_rows if row.is_taught]
+                sequences = collate(rows, self.place.device)
+                ids, mask = sequences.response_ids, sequences.response_mask
+                terms = self.learner.teacher.terms(rows, ids.shape[1])(live_head)
+                if not terms:
+                    continue
+                temperature = self.config.rollout.temperature
+                seen = project_teacher(terms, ids, temperature, Support(needs_entropy=True), None)
+                assert seen.argmax_ids is not None
+                is_match = ((seen.argmax_ids == ids) | (mask == 0)).all(dim=1).tolist()
+                means = ((seen.log_probs * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)).tolist()
+                found |= {row.index: (is_match[i], means[i]) for i, row in enumerate(rows)}
+        return found
+
+    @dispatch(results=Results.RANK_ZERO)
+    def publish_weights(self, version: int, receivers: Sequence[Receiver], bucket_bytes: int) -> list[str]:
+        """Send all weights to the engines, gathered one by one, in buckets; returns the digests of what was sent.
+
+        Weights travel under their Hugging Face names in the type of the forward, adapters merged, a tied head twice.
+        """
+        weights = full_weights(self.model, self.config.model, self.place.device, self.place.compute_dtype)
+        if self.place.rank > 0:
+            for _ in weights:  # gathering is a collective
+                pass
+            return []
+        digests: list[str] = []
+        for bucket in buckets(weights, bucket_bytes):
+            digests.append(digest(bucket))
+            for receiver in receivers:
+                receiver.send_all(bucket)
+        return digests
+
+    @dispatch(results=Results.RANK_ZERO)
+    def probe_log_probs(self, token_ids: Sequence[int]) -> list[float]:
+        """log p(token[i] | tokens before it) for i = 1..n-1 at temperature 1, in nats: syncs are checked against it."""
+        ids = list(token_ids)
+        row = Row(prompt_ids=ids[:1], response_ids=ids[1:], response_mask=[1] * (len(ids) - 1))
+        sequences = collate([row], self.place.device)
+        return self.model.evaluate(
+            sequences,
+            lambda hidden, head: project_student(hidden, head, sequences.response_ids, 1.0, Support()).log_probs[0],
+        ).tolist()
+
+    @dispatch()
+    def save_checkpoint(self, path: str) -> None:
+        """Write weights, optimizer, schedule, random state (`<path>/policy`) and the teacher (`<path>/teacher`)."""
+        save_training_state(path, self.learner, self.ref)
+
+    @dispatch()
+    def load_checkpoint(self, path: str) -> None:
+        """Continue from `save_checkpoint`, whatever the number of ranks was then."""
+        load_training_state(path, self.learner, self.ref)
+
+    @dispatch()
+    def export_huggingface(self, path: str) -> None:
+        """Write a folder that `from_pretrained` loads: weights (adapters merged), configuration, tokenizer."""
+        model = self.config.model
+        dtype = DTYPES[self.config.actor.fsdp_config.model_dtype]
+        export_huggingface(self.model, model, self.place.device, dtype, path, self.place.rank == 0)
+        if self.place.rank == 0:
+            source = model.tokenizer_path or model.path
+            try:
+                load_tokenizer(str(source), model.trust_remote_code).save_pretrained(path)
+            except (OSError, ValueError):
+                logger.warning("%s has no tokenizer; %s holds weights and configuration only.", source, path)
+        dist.barrier()
+
+    def _over_ranks(self, metrics: Metrics) -> Metrics:
+        parts: list[Metrics] = [{}] * self.place.world_size
+        dist.all_gather_object(parts, metrics)
+        return add_metrics(parts)
+
+
+def _per_row(rows: list[Row], values: Tensor) -> dict[int, list[float]]:
+    """Cut [B, T] to the rows' response lengths."""
+    return {row.index: line[: len(row.response_ids)] for row, line in zip(rows, values.tolist(), strict=False)}

@@ -1,0 +1,60 @@
+"""Joining the ranks of one group: torch.distributed, the device mesh, and where this rank computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from verl.config.actor import FSDPConfig
+from verl.config.root import TrainerConfig
+from verl.models.device import choose_attention, choose_compute_dtype, choose_device, share_cores
+from verl.single_controller.worker import RankInfo
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a rank knows about where it computes and with whom."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    compute_dtype: torch.dtype
+    attention: str
+    mesh: DeviceMesh
+
+
+def join(info: RankInfo, trainer: TrainerConfig, fsdp: FSDPConfig) -> Place:
+    """Start torch.distributed for this rank and choose its device. A collective of the group.
+
+    Both backends are started on a GPU: with offloaded weights some collectives run on host tensors.
+    """
+    device = choose_device(trainer.device, info.local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.backends.cuda.matmul.allow_tf32 = False
+    else:
+        share_cores(min(trainer.n_gpus_per_node, info.world_size))
+    if trainer.deterministic:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    if not dist.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        address = f"tcp://{info.master_addr}:{info.master_port}"
+        dist.init_process_group(backend, init_method=address, rank=info.rank, world_size=info.world_size)
+    compute_dtype = choose_compute_dtype(fsdp.compute_dtype, device)
+    return Place(
+        rank=info.rank,
+        world_size=info.world_size,
+        device=device,
+        compute_dtype=compute_dtype,
+        attention=choose_attention(device, compute_dtype),
+        mesh=init_device_mesh(device.type, (info.world_size,)),
+    )
+
+
+def leave() -> None:
+    """End torch.distributed in this process, if it runs."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
