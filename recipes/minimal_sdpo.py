@@ -69,8 +69,8 @@ def sdpo_loss(
     """Divergence between student and teacher at every taught token, averaged over those tokens.
 
     With s and t the two distributions over the vocabulary and M = (1-alpha) s + alpha t:
-    (1-alpha) KL(s||M) + alpha KL(t||M); alpha 0 is KL(t||s) and alpha 1 is KL(s||t). The divergence of a token is weighted
-    by min(s(y) / old(y), is_clip), without gradient, where y is the token that was sampled.
+    (1-alpha) KL(s||M) + alpha KL(t||M); alpha 0 is KL(t||s) and alpha 1 is KL(s||t). The divergence of a token is
+    weighted by min(s(y) / old(y), is_clip), without gradient, where y is the token that was sampled.
 
     Args:
         student_logits: [B, T, V], with gradient, already divided by the temperature.

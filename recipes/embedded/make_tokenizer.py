@@ -1,8 +1,8 @@
 """Make the embedded model's tokenizer: one token for each word of the task, single bytes for any other text.
 
-A BPE without merges is a dictionary with a byte fallback: `ignore_merges` takes a pre-token that stands in the vocabulary
-whole, and with no merge to apply everything else stays single bytes. So any text survives the round trip, a word carries
-its leading space, and every engine that reads Hugging Face tokenizers reads this one.
+A BPE without merges is a dictionary with a byte fallback: `ignore_merges` takes a pre-token that stands in the
+vocabulary whole, and with no merge to apply everything else stays single bytes. So any text survives the round trip, a
+word carries its leading space, and every engine that reads Hugging Face tokenizers reads this one.
 """
 
 from __future__ import annotations

@@ -18,14 +18,16 @@ from typing import Any, Literal
 from verl.rewards.home_api import Call
 from verl.types import Message
 
-DEVICES = (
-    "alarm blinds boiler camera clock curtain dishwasher dryer fan fountain freezer fridge gate heater humidifier kettle "
-    "lamp lock mirror mower oven projector pump purifier radio screen shower speaker sprinkler toaster vacuum washer"
-).split()
-ROOMS = "attic basement bathroom bedroom garage hallway kitchen office".split()
+DEVICES = [
+    "alarm", "blinds", "boiler", "camera", "clock", "curtain", "dishwasher", "dryer", "fan", "fountain",
+    "freezer", "fridge", "gate", "heater", "humidifier", "kettle", "lamp", "lock", "mirror", "mower", "oven",
+    "projector", "pump", "purifier", "radio", "screen", "shower", "speaker", "sprinkler", "toaster", "vacuum",
+    "washer",
+]  # fmt: skip
+ROOMS = ["attic", "basement", "bathroom", "bedroom", "garage", "hallway", "kitchen", "office"]
 LEVELS = range(1, 10)
-VERBS = "set put turn dial move make push tune".split()
-KEYS = "level power rate gain amount value speed degree".split()
+VERBS = ["set", "put", "turn", "dial", "move", "make", "push", "tune"]
+KEYS = ["level", "power", "rate", "gain", "amount", "value", "speed", "degree"]
 
 NUM_HELD_OUT = 256
 SPLIT_SEED, V1_SEED, V2_SEED = 7, 1, 36

@@ -66,17 +66,15 @@ def test_one_damaged_mlp_weight_is_caught_by_the_probe(pool, model, truth):
     weights = [(n, torch.roll(t, 1, 0) if n == name else t) for n, t in weights_of(model)]
     send(pool, weights)
     with pytest.raises(
-        WeightSyncError, match="rollout engine 0 and the trainer disagree.*some tensors were not loaded"
+        WeightSyncError, match=r"rollout engine 0 and the trainer disagree.*some tensors were not loaded"
     ):
         pool.verify(PROBE, truth, 1e-3)
 
 
 def test_bytes_that_change_on_the_way_are_caught_by_the_digest(pool, model):
     def damage(bucket):
-        tensors = [
-            t + (1e-7 if n.endswith("1.mlp.up_proj.weight") else 0.0) for n, t in zip(bucket.names, bucket.tensors)
-        ]
-        return Bucket(bucket.names, tensors)
+        pairs = zip(bucket.names, bucket.tensors, strict=True)
+        return Bucket(bucket.names, [t + 1e-7 if n.endswith("1.mlp.up_proj.weight") else t for n, t in pairs])
 
     with pytest.raises(WeightSyncError, match="received other bytes than were sent"):
         send(pool, weights_of(model), damage=damage)

@@ -77,7 +77,7 @@ def test_shutdown_leaves_no_process(make_group):
 def test_environment_and_light_processes(make_group):
     group = make_group(1, env={"TOY_SETTING": "7"})
     assert group.environment("TOY_SETTING") == [{"TOY_SETTING": "7"}]
-    assert group.modules("torch", "numpy", "transformers") == [[]]
+    assert group.modules("torch", "transformers") == [[]]
 
 
 def test_missing_import_of_a_worker_is_its_failure(make_group, tmp_path, monkeypatch):

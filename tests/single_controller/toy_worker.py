@@ -70,5 +70,9 @@ class Toy(Worker):
 
         return [name for name in names if name in sys.modules]
 
+    @dispatch()
+    def local_ranks(self) -> int:
+        return self.rank_info.local_rank
+
     def close(self) -> None:
         self.total = -1

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from verl.config.actor import ModelConfig
 from verl.models.lora import add_lora
@@ -55,6 +56,7 @@ def read_weights(model: ModelConfig, path: str, dtype: torch.dtype) -> dict[str,
     Raises:
         ValueError: the model's logits are not hidden states times head, so the losses here would be wrong for it.
     """
+    disable_progress_bar()  # one line of the driver says what happens; a bar from a worker would cut through it
     config = load_config(path, model.trust_remote_code)
     lm = AutoModelForCausalLM.from_pretrained(
         path, config=config, dtype=dtype, attn_implementation="sdpa", trust_remote_code=model.trust_remote_code

@@ -51,10 +51,11 @@ class PolicyModel(nn.Module):
     def evaluate(self, sequences: Sequences, fn: Callable[[Tensor, Tensor], Result]) -> Result:
         """`forward` without gradient. The result must not hold the head itself: it is freed again afterwards.
 
-        Without the explicit reshard FSDP would keep the root's gathered weights for a backward that never comes, and
-        the next forward would use them even if the weights had changed in between.
+        Without the explicit reshard FSDP would keep gathered weights (the root's always) for a backward that never
+        comes, and the next forward would use them even if the weights had changed in between.
         """
         result = self(sequences, fn)
-        if isinstance(self, FSDPModule):
-            self.reshard()
+        for module in self.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
         return result

@@ -1,9 +1,9 @@
 """Scorer of the embedded task `home_api`: one call of a home-automation API, and the error the API answers with.
 
-The prompt `shower in the attic to 6` asks for `shower.move(room=attic,value=6)`; which verb, which key and which order of
-the arguments a device wants is undocumented. A refused call returns one short error about the first problem only, as real
-APIs do. With `weak` feedback an error rules out what was tried and never names the right verb or key; `strong` names it.
-The scorer is stateless: everything it needs is in the row's ground truth.
+The prompt `shower in the attic to 6` asks for `shower.move(room=attic,value=6)`; which verb, which key and which order
+of the arguments a device wants is undocumented. A refused call returns one short error about the first problem only, as
+real APIs do. With `weak` feedback an error rules out what was tried and never names the right verb or key; `strong`
+names it. The scorer is stateless: everything it needs is in the row's ground truth.
 """
 
 from __future__ import annotations

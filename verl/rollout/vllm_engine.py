@@ -21,7 +21,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -36,9 +36,6 @@ from verl.rollout.base import (
     stop_token_ids,
 )
 from verl.types import Request, Rollout
-
-if TYPE_CHECKING:
-    from vllm import RequestOutput, SamplingParams
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine's core in this process
@@ -73,9 +70,7 @@ class VllmEngine:
         try:
             for request in requests:
                 name = str(request.request_id)
-                prompt = {"type": "token", "prompt_token_ids": request.prompt_ids}
-                inner_name = self._engine.add_request(name, prompt, self._sampling_params(request))
-                unfinished[name] = (request, inner_name)
+                unfinished[name] = (request, self._add(name, request.prompt_ids, **self._sampling(request)))
             while unfinished:
                 finished = [output for output in self._engine.step() if output.finished]
                 if finished:
@@ -85,7 +80,7 @@ class VllmEngine:
 
     def load_weights(self, weights: Weights, version: int) -> None:
         self.weight_version = NO_WEIGHTS
-        if self._llm.llm_engine.vllm_config.parallel_config.world_size == 1:
+        if self._engine.vllm_config.parallel_config.world_size == 1:
             self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
         else:
             self._reload_through_files(weights)
@@ -93,20 +88,9 @@ class VllmEngine:
         self.weight_version = version
 
     def log_probs(self, token_ids: Sequence[int]) -> list[float]:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
         check_ready(self.weight_version)
         check_probe(token_ids, self._spec.max_model_len)
-        params = SamplingParams(
-            temperature=0.0,
-            max_tokens=1,
-            prompt_logprobs=0,
-            skip_reading_prefix_cache=True,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-        self._engine.add_request("probe", {"type": "token", "prompt_token_ids": list(token_ids)}, params)
+        self._add("probe", token_ids, temperature=0.0, max_tokens=1, prompt_logprobs=0, skip_reading_prefix_cache=True)
         outputs: list[Any] = []
         while not outputs:
             outputs = self._engine.step()
@@ -117,25 +101,29 @@ class VllmEngine:
         self.weight_version = NO_WEIGHTS
         self._engine.engine_core.shutdown()
 
-    def _sampling_params(self, request: Request) -> SamplingParams:
+    def _add(self, name: str, token_ids: Sequence[int], **sampling: Any) -> str:
+        """Queue a request; returns the name that vLLM gives it."""
         from vllm import SamplingParams
+        from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind
 
-        sampling = request.sampling
-        return SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            seed=request.seed,
-            max_tokens=sampling.max_tokens,
-            stop_token_ids=self._stop_token_ids,
-            logprobs=0,  # of the sampled token alone
-            flat_logprobs=True,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        params = SamplingParams(detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **sampling)
+        return self._engine.add_request(name, tokens_input(list(token_ids)), params)
 
-    def _rollout(self, request: Request, output: RequestOutput) -> Rollout:
+    def _sampling(self, request: Request) -> dict[str, Any]:
+        sampling = request.sampling
+        return {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "max_tokens": sampling.max_tokens,
+            "seed": request.seed,
+            "stop_token_ids": self._stop_token_ids,
+            "logprobs": 0,  # of the sampled token alone
+            "flat_logprobs": True,
+        }
+
+    def _rollout(self, request: Request, output: Any) -> Rollout:
         answer = output.outputs[0]
         if answer.finish_reason not in ("stop", "length"):
             raise RuntimeError(f"vLLM ended request {request.request_id} with {answer.finish_reason!r}.")

@@ -91,7 +91,7 @@ class WorkerGroup(ABC):
 
     @abstractmethod
     def receiver(self, method: str) -> Receiver:
-        """A method of this group for the workers of another one."""
+        """A method of this group for the workers of another one. Waits until this group is ready."""
 
     @abstractmethod
     def wait_any(self, pendings: Sequence[Pending]) -> None:

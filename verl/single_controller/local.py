@@ -68,6 +68,7 @@ class LocalWorkerGroup(WorkerGroup):
         self._check_usable()
 
     def receiver(self, method: str) -> Receiver:
+        self.ready()
         return _LocalReceiver(self, method)
 
     def wait_any(self, pendings: Sequence[Pending]) -> None:

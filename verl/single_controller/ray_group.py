@@ -84,6 +84,7 @@ class RayWorkerGroup(WorkerGroup):
         self._gather(self._created)
 
     def receiver(self, method: str) -> Receiver:
+        self.ready()  # calls of other processes are not ordered behind the construction, as the driver's are
         return _RayReceiver(self._team, method)
 
     def wait_any(self, pendings: Sequence[Pending]) -> None:

@@ -20,7 +20,9 @@ MISSING_VARIABLE = re.compile(r"Environment variable '(\w+)' not found")
 def register_resolvers() -> None:
     """`${repository:}` is the folder that holds the package; `${join:a,b}` joins paths, an absolute one starts anew."""
     OmegaConf.register_new_resolver("repository", lambda: str(REPOSITORY), replace=True)
-    OmegaConf.register_new_resolver("join", lambda *parts: os.path.normpath(os.path.join(*map(str, parts))), replace=True)
+    OmegaConf.register_new_resolver(
+        "join", lambda *parts: os.path.normpath(os.path.join(*map(str, parts))), replace=True
+    )
 
 
 @dataclass(frozen=True)

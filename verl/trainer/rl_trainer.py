@@ -139,9 +139,7 @@ class RLTrainer:
         """
         config = self.config
         actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
-        if config.algorithm.rollout_correction.bypass_mode:
-            rows = [replace(row, old_log_probs=row.rollout_log_probs) for row in rows]
-        elif self.uses_old_log_probs:
+        if self.uses_old_log_probs:
             old = self.log_probs(rows, "actor", rollout.log_prob_micro_batch_size_per_gpu)
             rows = [replace(row, old_log_probs=old[row.index]) for row in rows]
         if actor.use_kl_loss or config.algorithm.use_kl_in_reward:
@@ -152,8 +150,9 @@ class RLTrainer:
     @property
     def uses_old_log_probs(self) -> bool:
         """Whether old log-probs differ from what the update computes anyway, and matter."""
-        is_off_policy = updates_per_batch(self.config) > 1 and self.algorithm.needs_old_log_probs
-        return is_off_policy or self.config.algorithm.use_kl_in_reward
+        algorithm = self.config.algorithm
+        is_off_policy = updates_per_batch(self.config) > 1 and not algorithm.rollout_correction.bypass_mode
+        return (is_off_policy and self.algorithm.needs_old_log_probs) or algorithm.use_kl_in_reward
 
     def log_probs(self, rows: list[Row], of: str, micro_batch_size: int | None) -> dict[int, list[float]]:
         """Log-probs of the response tokens under the policy or the reference, by `Row.index`."""

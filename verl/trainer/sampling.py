@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 from verl.types import Prompt, Request, Rollout, Sample, Sampling
-from verl.workers.reward import RewardItem, RewardPool
+from verl.workers.reward import ScoreItem, RewardPool
 from verl.workers.rollout import RolloutPool
 
 
@@ -55,7 +55,7 @@ def sample_and_score(
     requests = make_requests(prompts, n, sampling, seed)
     done: dict[int, tuple[Rollout, str]] = {}
     for finished in rollouts.generate(requests):
-        items: list[RewardItem] = []
+        items: list[ScoreItem] = []
         for rollout in finished:
             text = decode(rollout.response_ids)
             done[rollout.request_id] = (rollout, text)
@@ -74,8 +74,8 @@ def sample_and_score(
     ]
 
 
-def _reward_item(prompt: Prompt, rollout: Rollout, text: str) -> RewardItem:
-    return RewardItem(
+def _reward_item(prompt: Prompt, rollout: Rollout, text: str) -> ScoreItem:
+    return ScoreItem(
         request_id=rollout.request_id,
         data_source=prompt.data_source,
         solution_str=text,

@@ -6,7 +6,6 @@ the ranks must agree on (how a batch is cut, what the loss is divided by) has be
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Literal
@@ -23,6 +22,7 @@ from verl.models.device import DTYPES
 from verl.models.full_weights import export_huggingface, full_weights, head_weight
 from verl.models.loading import FullModel, build_modules, load_tokenizer, read_weights
 from verl.models.optimizer import make_adamw
+from verl.models.policy_model import PolicyModel
 from verl.models.sharding import shard
 from verl.protocol import Metrics, MiniBatch, Row, add_metrics
 from verl.registry import ALGORITHMS
@@ -30,12 +30,10 @@ from verl.single_controller.dispatch import Arguments, Results, dispatch
 from verl.single_controller.group import Receiver
 from verl.single_controller.worker import Worker
 from verl.weights import buckets, digest
-from verl.workers.process_group import join, leave
+from verl.workers.process_group import Place, join, leave
 from verl.workers.ref import RefWorker
 from verl.workers.training_state import load_training_state, save_training_state
 from verl.workers.update import Learner, Outcome
-
-logger = logging.getLogger(__name__)
 
 
 class ActorWorker(Worker):
@@ -59,6 +57,25 @@ class ActorWorker(Worker):
         self.algorithm_config = algorithm
         self.trainer = trainer
         self.total_optimizer_steps = total_optimizer_steps
+        self._learner: Learner | None = None
+        self._ref: RefWorker | None = None
+
+    @property
+    def learner(self) -> Learner:
+        """The student and what moves it. Raises RuntimeError before `setup`."""
+        if self._learner is None:
+            raise RuntimeError("The actor has no model yet: call setup() first.")
+        return self._learner
+
+    @property
+    def model(self) -> PolicyModel:
+        """The student."""
+        return self.learner.model
+
+    @property
+    def place(self) -> Place:
+        """Where this rank computes, and with whom."""
+        return self.learner.place
 
     @dispatch()
     def setup(self) -> None:
@@ -66,7 +83,7 @@ class ActorWorker(Worker):
         config, model, actor = self.config, self.config.model, self.config.actor
         if model.path is None:
             raise ValueError("actor_rollout_ref.model.path is not set; name the folder or hub id of the policy.")
-        self.place = place = join(self.rank_info, self.trainer, actor.fsdp_config)
+        place = join(self.rank_info, self.trainer, actor.fsdp_config)
         torch.manual_seed(self.trainer.seed)
         dtype = DTYPES[actor.fsdp_config.model_dtype]
         state = read_weights(model, model.path, dtype) if place.rank == 0 else {}
@@ -79,11 +96,9 @@ class ActorWorker(Worker):
             actor.fsdp_config.reshard_after_forward,
         )
         algorithm = ALGORITHMS.load(actor.policy_loss.loss_mode)(actor, self.algorithm_config)
-        self.ref: RefWorker | None = None
         if algorithm.needs_teacher or actor.use_kl_loss or self.algorithm_config.use_kl_in_reward:
-            self.ref = RefWorker(config, place, policy, algorithm.needs_teacher, state)
-        self.model = policy
-        self.learner = Learner(
+            self._ref = RefWorker(config, place, policy, algorithm.needs_teacher, state)
+        self._learner = Learner(
             place=place,
             model=policy,
             optimizer=make_adamw(policy.parameters(), actor.optim),
@@ -91,11 +106,13 @@ class ActorWorker(Worker):
             actor=actor,
             temperature=config.rollout.temperature,
             total_steps=self.total_optimizer_steps,
-            teacher=self.ref if algorithm.needs_teacher else None,
+            teacher=self._ref if algorithm.needs_teacher else None,
         )
 
     def close(self) -> None:
-        leave()
+        """Leave the group; a worker that was never set up has none."""
+        if self._learner is not None:
+            leave(self._learner.place)
 
     @dispatch(Arguments.SPLIT, Results.RANK_ZERO)
     def update_policy(self, mini_batches: list[MiniBatch]) -> Metrics:
@@ -133,11 +150,11 @@ class ActorWorker(Worker):
         Raises:
             ValueError: `of` is "ref" and there is no reference.
         """
-        if of == "ref" and self.ref is None:
+        if of == "ref" and self._ref is None:
             raise ValueError(
                 "There is no reference model: neither use_kl_loss, use_kl_in_reward nor the algorithm asked for one."
             )
-        evaluate = self.model.evaluate if of == "actor" or self.ref is None else self.ref.evaluate
+        evaluate = self.model.evaluate if of == "actor" or self._ref is None else self._ref.evaluate
         temperature = self.config.rollout.temperature
         found: dict[int, list[float]] = {}
         for rows in batch.micro_batches:
@@ -210,12 +227,12 @@ class ActorWorker(Worker):
     @dispatch()
     def save_checkpoint(self, path: str) -> None:
         """Write weights, optimizer, schedule, random state (`<path>/policy`) and the teacher (`<path>/teacher`)."""
-        save_training_state(path, self.learner, self.ref)
+        save_training_state(path, self.learner, self._ref)
 
     @dispatch()
     def load_checkpoint(self, path: str) -> None:
         """Continue from `save_checkpoint`, whatever the number of ranks was then."""
-        load_training_state(path, self.learner, self.ref)
+        load_training_state(path, self.learner, self._ref)
 
     @dispatch()
     def export_huggingface(self, path: str) -> None:
@@ -224,11 +241,7 @@ class ActorWorker(Worker):
         dtype = DTYPES[self.config.actor.fsdp_config.model_dtype]
         export_huggingface(self.model, model, self.place.device, dtype, path, self.place.rank == 0)
         if self.place.rank == 0:
-            source = model.tokenizer_path or model.path
-            try:
-                load_tokenizer(str(source), model.trust_remote_code).save_pretrained(path)
-            except (OSError, ValueError):
-                logger.warning("%s has no tokenizer; %s holds weights and configuration only.", source, path)
+            load_tokenizer(str(model.tokenizer_path or model.path), model.trust_remote_code).save_pretrained(path)
         dist.barrier()
 
     def _over_ranks(self, metrics: Metrics) -> Metrics:

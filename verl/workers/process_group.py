@@ -24,6 +24,8 @@ class Place:
     compute_dtype: torch.dtype
     attention: str
     mesh: DeviceMesh
+    is_owner: bool
+    """Whether torch.distributed was started here; an engine in the same process may have been first."""
 
 
 def join(info: RankInfo, trainer: TrainerConfig, fsdp: FSDPConfig) -> Place:
@@ -39,7 +41,8 @@ def join(info: RankInfo, trainer: TrainerConfig, fsdp: FSDPConfig) -> Place:
         share_cores(min(trainer.n_gpus_per_node, info.world_size))
     if trainer.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
-    if not dist.is_initialized():
+    is_owner = not dist.is_initialized()
+    if is_owner:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         address = f"tcp://{info.master_addr}:{info.master_port}"
         dist.init_process_group(backend, init_method=address, rank=info.rank, world_size=info.world_size)
@@ -51,10 +54,11 @@ def join(info: RankInfo, trainer: TrainerConfig, fsdp: FSDPConfig) -> Place:
         compute_dtype=compute_dtype,
         attention=choose_attention(device, compute_dtype),
         mesh=init_device_mesh(device.type, (info.world_size,)),
+        is_owner=is_owner,
     )
 
 
-def leave() -> None:
-    """End torch.distributed in this process, if it runs."""
-    if dist.is_initialized():
+def leave(place: Place) -> None:
+    """End what `join` started."""
+    if place.is_owner and dist.is_initialized():
         dist.destroy_process_group()

@@ -57,8 +57,8 @@ class RefWorker:
         student_state: dict[str, Tensor],
     ) -> None:
         settings = config.actor.self_distillation
-        self.is_trust_region = is_taught and settings.teacher_regularization == "trust-region"
         self.rate = settings.teacher_update_rate if is_taught else 0.0
+        self.is_trust_region = settings.teacher_regularization == "trust-region" and self.rate > 0
         self.num_updates = 0
         self.place = place
         self.student = student
@@ -108,11 +108,9 @@ class RefWorker:
             return lambda _: [HiddenTerm(1.0, own, head)] if rows else []
         live = self.student.evaluate(sequences, lambda hidden, _: hidden)
 
-        def mixed(live_head: Tensor) -> list[HiddenTerm]:
-            terms = [HiddenTerm(1 - rate, own, head), HiddenTerm(rate, live, live_head.detach())]
-            return [term for term in terms if term.weight] if rows else []
-
-        return mixed
+        return lambda live_head: (
+            [HiddenTerm(1 - rate, own, head), HiddenTerm(rate, live, live_head.detach())] if rows else []
+        )
 
     def update(self) -> None:
         """Follow the student by one policy update (a frozen teacher and a trust region stay where they are)."""

@@ -1,0 +1,42 @@
+"""A killed driver leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+DEADLINE = 20.0  # seconds
+
+
+def processes_with(mark: str) -> list[str]:
+    """Command lines of the processes that inherited the variable `mark`."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_text().replace("\0", " ")[:100])
+        except OSError:
+            continue  # it ended while we looked
+    return [line for line in found if line]  # a zombie has no command line
+
+
+def test_sigkill_of_the_driver_takes_ray_and_all_workers_with_it():
+    mark = f"VERL_TEST_KILLED_DRIVER={os.getpid()}-{time.time_ns()}"
+    environment = os.environ | dict([mark.split("=")])
+    driver = subprocess.Popen(
+        [sys.executable, str(HERE / "kill_driver.py")], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert driver.stdout is not None
+    pids = [int(pid) for pid in driver.stdout.readline().split()]
+    assert len(pids) == 2
+    time.sleep(0.5)  # both workers now wait in a call that never ends
+    assert len(processes_with(mark)) >= 4  # driver, raylet, two workers at least
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    deadline = time.monotonic() + DEADLINE
+    while left := processes_with(mark):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)

@@ -1,0 +1,70 @@
+"""Who gets which GPU. Ray only counts GPUs, so two pretended ones (see conftest) do."""
+
+import pytest
+from toy_worker import Toy
+
+
+@pytest.fixture
+def pool_cls(ray_runtime):
+    import ray
+
+    from verl.single_controller.resources import ResourcePool
+
+    if ray.cluster_resources().get("GPU", 0) < 2:
+        pytest.skip("needs two GPUs, or none to pretend two")
+    return ResourcePool
+
+
+@pytest.fixture
+def two_gpus(pool_cls):
+    pool = pool_cls(num_nodes=1, slots_per_node=2, has_gpus=True)
+    yield pool
+    pool.release()
+
+
+def devices(group):
+    found = [environment["CUDA_VISIBLE_DEVICES"] for environment in group.environment("CUDA_VISIBLE_DEVICES")]
+    group.shutdown()
+    return found
+
+
+def test_equal_ranks_of_two_roles_share_a_gpu(two_gpus):
+    from verl.single_controller.ray_group import RayWorkerGroup
+
+    actor, engine = (RayWorkerGroup(role, Toy, num_ranks=2, pool=two_gpus) for role in ("actor", "engine"))
+    of_actor, of_engine = devices(actor), devices(engine)
+    assert of_actor == of_engine
+    assert sorted(of_actor) == ["0", "1"]
+
+
+def test_an_engine_with_two_gpus_sees_both(two_gpus):
+    from verl.single_controller.ray_group import RayWorkerGroup
+
+    assert sorted(devices(RayWorkerGroup("engine", Toy, pool=two_gpus, slots_per_rank=2))[0].split(",")) == ["0", "1"]
+
+
+def test_more_ranks_than_slots_are_refused(two_gpus):
+    with pytest.raises(
+        ValueError, match=r"^3 actor rank\(s\) with 1 slot\(s\) each do not fit into 1 node\(s\) with 2"
+    ):
+        two_gpus.check_ranks("actor", 3, 1)
+
+
+@pytest.mark.parametrize(("num_nodes", "slots", "has_gpus"), [(1, 3, True), (2, 1, True), (2, 1, False)])
+def test_counts_are_checked_before_anything_starts(pool_cls, num_nodes, slots, has_gpus):
+    what = "GPU" if has_gpus else "CPU process"
+    with pytest.raises(
+        RuntimeError, match=rf"needs {num_nodes} node\(s\) with {slots} {what}.* has: 127\.0\.0\.1 with"
+    ):
+        pool_cls(num_nodes, slots, has_gpus)
+
+
+def test_ranks_on_a_cpu_share_few_cores(pool_cls):
+    from verl.single_controller.ray_group import RayWorkerGroup
+
+    pool = pool_cls(num_nodes=1, slots_per_node=4, has_gpus=False)
+    groups = [RayWorkerGroup(role, Toy, num_ranks=4, pool=pool) for role in ("actor",)]
+    assert [group.local_ranks() for group in groups] == [[0, 1, 2, 3]]
+    for group in groups:
+        group.shutdown()
+    pool.release()

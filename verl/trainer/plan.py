@@ -1,0 +1,211 @@
+"""`trainer.dry_run=true`: what a run would start, do and need, in words, without starting anything.
+
+Reads the configuration, the footer of the parquet files and the model's config.json; no torch, no Ray, no GPU.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from verl.config import PPOConfig, SFTConfig
+from verl.config.checks import has_teacher, uses_advantages
+from verl.config.root import TrainerConfig
+from verl.trainer.memory import estimate, find_shape, gpu_memory, human, micro_batch
+
+Lines = list[tuple[str, str]]
+
+
+def print_ppo_plan(config: PPOConfig, missing: list[str]) -> None:
+    """Print the plan of a reinforcement-learning run."""
+    gpu_bytes = gpu_memory()
+    on_gpu = _on_gpu(config.trainer, gpu_bytes)
+    console = Console(highlight=False, soft_wrap=True)
+    _section(console, "Run", run_lines(config.trainer) + method_lines(config))
+    _section(console, "Workers and placement", placement_lines(config, on_gpu, gpu_bytes))
+    _section(console, "One step", step_lines(config))
+    print_memory(console, config, on_gpu, gpu_bytes)
+    _finish(console, missing)
+
+
+def print_sft_plan(config: SFTConfig, missing: list[str]) -> None:
+    """Print the plan of a supervised run."""
+    console = Console(highlight=False, soft_wrap=True)
+    data, trainer = config.data, config.trainer
+    ranks = trainer.nnodes * trainer.n_gpus_per_node
+    rows = count_rows(data.train_files or [])
+    steps = trainer.total_training_steps or (rows and trainer.total_epochs * (rows // data.train_batch_size))
+    shape = find_shape(config.model.path)
+    size = shape if isinstance(shape, str) else f"{shape.num_params or 'unknown number of'} parameters"
+    lines = [
+        ("model", f"{config.model.path} ({size})"),
+        ("ranks", f"{ranks} (FSDP2)"),
+        ("rows in one step", f"{data.train_batch_size}, one optimizer update"),
+        ("training rows", _unknown(rows)),
+        ("steps", _unknown(steps)),
+    ]
+    _section(console, "Plan", run_lines(trainer) + lines)
+    _finish(console, missing)
+
+
+def _unknown(number: int | None) -> str:
+    return "unknown until the data can be read" if number is None else f"{number:,}"
+
+
+def _on_gpu(trainer: TrainerConfig, gpu_bytes: int | None) -> bool:
+    return trainer.device == "cuda" or (trainer.device == "auto" and gpu_bytes is not None)
+
+
+def _section(console: Console, title: str, lines: Lines) -> None:
+    console.print(f"\n[bold]{title}[/bold]")
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        console.print(f"  {name:<{width}}  {escape(text)}")
+
+
+def _finish(console: Console, missing: list[str]) -> None:
+    if missing:
+        console.print("\n[bold]Would stop the run on this machine[/bold]")
+        for problem in missing:
+            console.print(f"  - {escape(problem)}")
+    console.print("\nDry run: nothing was started.")
+
+
+def run_lines(trainer: TrainerConfig) -> Lines:
+    """Name, folder and what happens besides training."""
+    folder = trainer.default_local_dir or f"checkpoints/{trainer.project_name}/{trainer.experiment_name}"
+    every = {True: "every {} steps", False: "never between"}
+    saves = every[trainer.save_freq > 0].format(trainer.save_freq) + (", and at the end" if trainer.save_last else "")
+    return [
+        ("run", f"{trainer.project_name} / {trainer.experiment_name}"),
+        ("run folder", folder),
+        ("checkpoints", f"{saves}; resume_mode={trainer.resume_mode}"),
+        ("loggers", ", ".join(trainer.logger)),
+    ]
+
+
+def method_lines(config: PPOConfig) -> Lines:
+    """The algorithm and what it needs."""
+    actor, algorithm = config.actor_rollout_ref.actor, config.algorithm
+    lines = [("algorithm", f"loss_mode={actor.policy_loss.loss_mode}, lr={actor.optim.lr:g}")]
+    if has_teacher(config):
+        distillation = actor.self_distillation
+        top = (
+            "the whole vocabulary"
+            if distillation.distillation_topk is None
+            else f"the {distillation.distillation_topk} likeliest tokens"
+        )
+        teacher = f"{distillation.teacher_regularization}, rate {distillation.teacher_update_rate:g}"
+        lines.append(("teacher", f"{teacher}; alpha={distillation.alpha:g}, compared on {top}"))
+    if uses_advantages(config):
+        lines.append(("advantages", algorithm.adv_estimator))
+    if algorithm.rollout_correction.rollout_is:
+        correction = algorithm.rollout_correction
+        lines.append(("rollout correction", f"{correction.rollout_is}, up to {correction.rollout_is_threshold:g}"))
+    return lines
+
+
+def placement_lines(config: PPOConfig, on_gpu: bool, gpu_bytes: int | None) -> Lines:
+    """Which processes there are, and where."""
+    trainer, rollout = config.trainer, config.actor_rollout_ref.rollout
+    ranks = trainer.nnodes * trainer.n_gpus_per_node
+    size = min(rollout.tensor_model_parallel_size, ranks) if on_gpu else 1
+    engines = rollout.num_engines or (ranks // size if on_gpu else 1)
+    found = f"trainer.device={trainer.device}; this machine has " + ("a GPU" if gpu_bytes is not None else "no GPU")
+    unit = "GPU" if on_gpu else "process"
+    second = "teacher" if has_teacher(config) else "reference"
+    uses_second = has_teacher(config) or config.actor_rollout_ref.actor.use_kl_loss or config.algorithm.use_kl_in_reward
+    actor = f"{ranks} FSDP2 ranks ({trainer.nnodes} node(s) x {trainer.n_gpus_per_node}), one {unit} each"
+    lines = [("device", f"{'cuda' if on_gpu else 'cpu'} ({found})"), ("actor", actor)]
+    if uses_second:
+        lines.append((second, "in the actor's ranks, sharded like it"))
+    where = f"{size} GPU(s) each, shared with the actor" if on_gpu else "one process each"
+    return [
+        *lines,
+        ("rollout", f"{engines} {rollout.name} engine(s), {where}"),
+        ("reward", f"{config.reward_model.num_workers} process(es)"),
+    ]
+
+
+def step_lines(config: PPOConfig) -> Lines:
+    """Batch arithmetic in words."""
+    data, actor, rollout = config.data, config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    ranks = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    responses = data.train_batch_size * rollout.n
+    tokens = data.max_prompt_length + data.max_response_length
+    updates = data.train_batch_size // actor.ppo_mini_batch_size * actor.ppo_epochs
+    per_update = actor.ppo_mini_batch_size * rollout.n
+    rows, _ = micro_batch(config)
+    cut = f"at most {actor.ppo_max_token_len_per_gpu} tokens" if actor.use_dynamic_bsz else f"{rows} responses"
+    train_rows = count_rows(data.train_files or [])
+    if train_rows is not None and data.train_max_samples > 0:
+        train_rows = min(train_rows, data.train_max_samples)
+    per_epoch = None if train_rows is None else train_rows // data.train_batch_size
+    steps = config.trainer.total_training_steps
+    if steps is None and per_epoch is not None:
+        steps = config.trainer.total_epochs * per_epoch
+    total = "" if steps is None else f", {steps * responses:,} responses and {steps * updates:,} updates"
+    return [
+        ("prompts", f"{data.train_batch_size} x {rollout.n} responses = {responses} rollouts"),
+        (
+            "tokens",
+            f"at most {data.max_prompt_length} + {data.max_response_length} = {tokens} each,"
+            f" {responses * tokens:,} in a step ({responses * data.max_response_length:,} written)",
+        ),
+        (
+            "updates",
+            f"{data.train_batch_size} / {actor.ppo_mini_batch_size} prompts x {actor.ppo_epochs} epoch(s)"
+            f" = {updates} optimizer updates of {per_update} rollouts",
+        ),
+        ("each rank", f"about {per_update / ranks:g} rollouts of an update, in micro-batches of {cut}"),
+        ("training prompts", f"{_unknown(train_rows)}; steps in an epoch: {_unknown(per_epoch)}"),
+        ("steps", f"{_unknown(steps)}{total}"),
+        ("validation", validation_text(config)),
+    ]
+
+
+def validation_text(config: PPOConfig) -> str:
+    """When validation is done, and on how much."""
+    trainer, sampling = config.trainer, config.actor_rollout_ref.rollout.val_kwargs
+    if not config.data.val_files:
+        return "none (data.val_files=null)"
+    times = ["before training"] if trainer.val_before_train else []
+    times += [f"every {trainer.test_freq} steps", "at the end"] if trainer.test_freq > 0 else []
+    how = f"temperature {sampling.temperature:g}" if sampling.do_sample and sampling.temperature else "greedy"
+    rows = count_rows(config.data.val_files)
+    return f"{_unknown(rows)} prompts x {sampling.n} responses ({how}); {', '.join(times) or 'never'}"
+
+
+def count_rows(files: list[str]) -> int | None:
+    """Rows of parquet files, from their footers; None when one cannot be read."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        return sum(parquet.read_metadata(Path(file).expanduser()).num_rows for file in files)
+    except (OSError, pyarrow.ArrowException):
+        return None
+
+
+def print_memory(console: Console, config: PPOConfig, on_gpu: bool, gpu_bytes: int | None) -> None:
+    """The table of estimated memory, or why there is none."""
+    unit = "GPU" if on_gpu else "CPU rank"
+    console.print(f"\n[bold]Estimated memory per {unit}[/bold]")
+    shape = find_shape(config.actor_rollout_ref.model.path)
+    if isinstance(shape, str):
+        for name in ("weights", "gradients", "optimizer", "teacher", "activations", "logits", "KV cache"):
+            console.print(f"  {name:<11}  unknown")
+        console.print(f"  because {escape(shape)}")
+        return
+    rows = estimate(config, shape, on_gpu, gpu_bytes)
+    if not rows:
+        console.print("  unknown: the parameters of this architecture are not counted here")
+        return
+    table = Table("part", "size", "how", box=None, padding=(0, 2))
+    for row in rows:
+        table.add_row(row.name, human(row.size), escape(row.how))
+    table.add_row("sum", human(sum(row.size for row in rows)), f"of {human(gpu_bytes)}" if gpu_bytes else "")
+    console.print(table)
