@@ -2,14 +2,13 @@
 
 import pytest
 import torch
+from pool_case import PROBE, requests, send
 from tiny_models import make_model, true_log_probs, weights_of
 
 from verl.single_controller import LocalWorkerGroup, WorkerError
 from verl.types import Request, Sampling
-from verl.weights import Bucket, WeightSyncError, buckets, digest, probe_token_ids
+from verl.weights import Bucket, WeightSyncError
 from verl.workers.rollout import RolloutPool, RolloutWorker, assign
-
-PROBE = probe_token_ids(96, 64, 128)
 
 
 class SharedEngineWorker(RolloutWorker):
@@ -20,16 +19,6 @@ class SharedEngineWorker(RolloutWorker):
 
     def close(self):
         pass
-
-
-def send(pool, weights, version=1, damage=lambda bucket: bucket):
-    """What the trainer's rank 0 does; `damage` changes a bucket after its digest was taken."""
-    receiver, sent = pool.receiver, []
-    pool.begin_sync(version)
-    for bucket in buckets(weights, bucket_bytes=50_000):
-        sent.append(digest(bucket))
-        receiver.send_all(damage(bucket))
-    return pool.finish_sync(sent)
 
 
 @pytest.fixture(params=["hf", "vllm"])
@@ -45,10 +34,6 @@ def model():
 @pytest.fixture(scope="module")
 def truth(model):
     return true_log_probs(model, PROBE[:1], PROBE[1:])
-
-
-def requests(num, n=1, max_tokens=5):
-    return [Request(i, [3 + i // n, 5, 7], Sampling(max_tokens=max_tokens), seed=i) for i in range(num)]
 
 
 def test_a_good_sync_is_reported_and_verified(pool, model, truth):

@@ -44,18 +44,15 @@ def test_an_engine_with_two_gpus_sees_both(two_gpus):
 
 
 def test_more_ranks_than_slots_are_refused(two_gpus):
-    with pytest.raises(
-        ValueError, match=r"^3 actor rank\(s\) with 1 slot\(s\) each do not fit into 1 node\(s\) with 2"
-    ):
+    with pytest.raises(ValueError, match=r"^3 actor rank\(s\) with 1 slot\(s\) each do not fit into 1 node"):
         two_gpus.check_ranks("actor", 3, 1)
 
 
 @pytest.mark.parametrize(("num_nodes", "slots", "has_gpus"), [(1, 3, True), (2, 1, True), (2, 1, False)])
 def test_counts_are_checked_before_anything_starts(pool_cls, num_nodes, slots, has_gpus):
     what = "GPU" if has_gpus else "CPU process"
-    with pytest.raises(
-        RuntimeError, match=rf"needs {num_nodes} node\(s\) with {slots} {what}.* has: 127\.0\.0\.1 with"
-    ):
+    request = rf"needs {num_nodes} node\(s\) with {slots} {what}"
+    with pytest.raises(RuntimeError, match=request + r".* has: 127\.0\.0\.1 with"):
         pool_cls(num_nodes, slots, has_gpus)
 
 
@@ -63,8 +60,7 @@ def test_ranks_on_a_cpu_share_few_cores(pool_cls):
     from verl.single_controller.ray_group import RayWorkerGroup
 
     pool = pool_cls(num_nodes=1, slots_per_node=4, has_gpus=False)
-    groups = [RayWorkerGroup(role, Toy, num_ranks=4, pool=pool) for role in ("actor",)]
-    assert [group.local_ranks() for group in groups] == [[0, 1, 2, 3]]
-    for group in groups:
-        group.shutdown()
+    group = RayWorkerGroup("actor", Toy, num_ranks=4, pool=pool)
+    assert group.local_ranks() == [0, 1, 2, 3]
+    group.shutdown()
     pool.release()

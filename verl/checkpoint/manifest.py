@@ -1,4 +1,4 @@
-"""The manifest of a folder: size and SHA-256 of every file in it. It is written last: a folder that has one is whole."""
+"""The manifest of a folder: size and SHA-256 of every file, written last, so that a folder that has one is whole."""
 
 from __future__ import annotations
 

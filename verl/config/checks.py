@@ -119,15 +119,19 @@ def credit(config: PPOConfig) -> list[str]:
 
 
 def reference_use(config: PPOConfig) -> list[str]:
-    """SDPO's teacher and a frozen reference share one slot."""
-    actor, text = (
-        config.actor_rollout_ref.actor,
-        "the reference model's place is taken by the teacher of loss_mode=sdpo",
-    )
-    if not has_teacher(config):
-        return []
-    used = {f"{ACTOR}.use_kl_loss": actor.use_kl_loss, "algorithm.use_kl_in_reward": config.algorithm.use_kl_in_reward}
-    return [f"{key}=True: {text}; set it to False" for key, on in used.items() if on]
+    """SDPO's teacher and a frozen reference share one slot; with LoRA they share the student's base weights."""
+    roles, problems = config.actor_rollout_ref, []
+    if roles.model.lora_rank and roles.ref.model.path not in (None, roles.model.path):
+        problems.append(
+            f"actor_rollout_ref.ref.model.path={roles.ref.model.path}: with LoRA (lora_rank={roles.model.lora_rank})"
+            " teacher and student share the base weights; leave it null, or set lora_rank=0"
+        )
+    if has_teacher(config):
+        used = {"actor_rollout_ref.actor.use_kl_loss": roles.actor.use_kl_loss}
+        used["algorithm.use_kl_in_reward"] = config.algorithm.use_kl_in_reward
+        text = "the reference model's place is taken by the teacher of loss_mode=sdpo; set it to False"
+        problems += [f"{key}=True: {text}" for key, on in used.items() if on]
+    return problems
 
 
 def rollout_correction(config: PPOConfig) -> list[str]:

@@ -189,15 +189,24 @@ def _build(cls: type, values: Mapping[str, Any], prefix: str, keys: dict[str, An
             problems += inner
         else:
             arguments[name] = value
-    while True:
-        try:
-            return cls(**arguments), problems
-        except ConfigError as error:
-            problems += [f"{prefix}{problem}" for problem in error.problems]
-            wrong = {problem.partition("=")[0] for problem in error.problems} & arguments.keys()
-            arguments = {name: value for name, value in arguments.items() if name not in wrong}
-            if not wrong:
-                return cls(), problems
+    try:
+        return cls(**arguments), problems
+    except ConfigError as error:
+        node, wrong = _unchecked(cls, arguments)
+        rules = [p for p in node.problems() if p not in error.problems and p.partition("=")[0] not in wrong]
+        return node, problems + [f"{prefix}{problem}" for problem in error.problems + rules]
+
+
+def _unchecked(cls: type, arguments: Mapping[str, Any]) -> tuple[Any, set[str]]:
+    """A node in which only wrong values are left at their defaults, and the names of these."""
+    node, wrong = cls(), set()
+    for name, hint in hints(cls).items():
+        value, problem = convert(hint, arguments.get(name, getattr(node, name)))
+        if problem:
+            wrong.add(name)
+        else:
+            object.__setattr__(node, name, value)
+    return node, wrong
 
 
 def leaves(value: Any, key: str) -> list[str]:

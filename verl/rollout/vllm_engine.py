@@ -182,7 +182,8 @@ def llm_arguments(spec: EngineSpec) -> dict[str, Any]:
             "gpu_memory_utilization": rollout.gpu_memory_utilization,
         }
         if parallel > 1:
-            arguments["load_format"] = "auto"  # the dummy loader cannot read the files that new weights come in
+            # The dummy loader cannot read the files that new weights come in.
+            arguments |= {"load_format": "auto", "use_tqdm_on_load": False}
         if rollout.max_num_batched_tokens is not None:
             arguments["max_num_batched_tokens"] = rollout.max_num_batched_tokens
     return arguments | rollout.engine_kwargs.vllm

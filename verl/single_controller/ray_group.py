@@ -64,13 +64,10 @@ class RayWorkerGroup(WorkerGroup):
         hosts: list[Any] = []
         for rank in range(num_ranks):
             options = pool.options(rank, slots_per_rank) if pool else {"num_cpus": PROCESS_CPUS}
-            variables = dict(env or {})
-            if pool and (devices := pool.visible_devices(rank, slots_per_rank)):
-                variables["CUDA_VISIBLE_DEVICES"] = devices
+            devices = pool.visible_devices(rank, slots_per_rank) if pool else None
             log_path = str((log_dir / f"{role}-{rank}.log").absolute()) if log_dir else None
-            runtime_env = {"env_vars": variables} if variables else None
-            actor_cls = ray.remote(WorkerHost).options(runtime_env=runtime_env, **options)
-            hosts.append(actor_cls.remote(log_path))
+            actor_cls = ray.remote(WorkerHost).options(runtime_env={"env_vars": dict(env)} if env else None, **options)
+            hosts.append(actor_cls.remote(log_path, devices))
         self._team = _Team(role, tuple(hosts), tuple(host.home.remote() for host in hosts))
         meeting_point = hosts[0].meeting_point.remote()
         recipe = ray.put(cloudpickle.dumps((worker_cls, args, kwargs or {})))  # pyright: ignore[reportPrivateImportUsage]

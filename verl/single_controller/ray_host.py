@@ -36,11 +36,14 @@ class WorkerHost:
 
     Args:
         log_path: file for what the process writes to stdout and stderr; None leaves it in Ray's session folder.
+        devices: CUDA_VISIBLE_DEVICES in place of Ray's; it must be set here, where no worker has touched CUDA yet.
     """
 
-    def __init__(self, log_path: str | None) -> None:
+    def __init__(self, log_path: str | None, devices: str | None) -> None:
         self._worker: Worker | None = None
         self._failure: Failure | None = None
+        if devices:
+            os.environ["CUDA_VISIBLE_DEVICES"] = devices
         if log_path:
             _redirect_output(Path(log_path))
 

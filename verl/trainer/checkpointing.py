@@ -1,18 +1,21 @@
 """When a run saves, what the driver adds to the workers' shards, and how it resumes.
 
-The workers write model, optimizer, schedule, teacher and random state; the driver adds the step, the sampler's state and
-the fingerprint of the data, commits the folder whole (`verl.checkpoint`), and only then deletes older ones.
+The workers write model, optimizer, schedule, teacher and random state; the driver adds the step, the sampler's state
+and the fingerprint of the data, commits the folder whole (`verl.checkpoint`), and only then deletes older ones.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 from verl.checkpoint import begin_save, commit_save, find_latest, prune, verify
 from verl.config.root import TrainerConfig
 from verl.dataset import StatefulSampler
 from verl.single_controller import WorkerGroup
+
+logger = logging.getLogger(__name__)
 
 DRIVER_FILE = "trainer.json"
 
@@ -58,6 +61,7 @@ class RunCheckpoints:
             )
         self.sampler.load_state_dict(state["sampler"])
         self.workers.load_checkpoint(str(path / "actor"))
+        logger.info("Resuming from %s", path)
         return int(state["step"])
 
     def _to_resume(self) -> Path | None:

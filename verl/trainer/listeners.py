@@ -7,6 +7,7 @@ checkpoint and writes them again.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +21,8 @@ from verl.types import Sample
 
 if TYPE_CHECKING:
     from verl.trainer.rl_trainer import RLTrainer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -85,6 +88,8 @@ class Validation(BaseListener):
 
     def _validate(self, step: Step) -> None:
         trainer, settings = self.trainer, self.settings
+        if step.number == 0:  # later ones show up in the line of their step
+            logger.info("Validating before the first step: %d prompts", len(trainer.data.validation))
         with step.timer("testing"):
             metrics, samples = validate(trainer.config, trainer.data, trainer.roles, trainer.algorithm.needs_teacher)
         step.metrics |= metrics

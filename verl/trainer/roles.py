@@ -6,7 +6,9 @@ that both compute the same. Everything starts at once; setting the models up goe
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ from verl.single_controller.runtime import ray_session
 from verl.workers.actor import ActorWorker
 from verl.workers.reward import RewardPool, RewardWorker
 from verl.workers.rollout import RolloutPool, RolloutWorker
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
     trainer = config.trainer
     spec = _engine_spec(config)
     has_gpus = spec.device == "cuda"
+    begin = time.monotonic()
+    logger.info("Starting Ray (logs of all workers: %s)", log_dir)
     with ray_session(config.ray_kwargs.ray_init):
         pool = ResourcePool(trainer.nnodes, trainer.n_gpus_per_node, has_gpus)
         engines = RayWorkerGroup(
@@ -77,11 +83,21 @@ def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
             log_dir=log_dir,
         )
         groups = (actor, engines, rewards)
+        logger.info(
+            "Starting %d training rank(s), %d %s engine(s), %d reward worker(s) on %s",
+            actor.world_size,
+            engines.world_size,
+            spec.rollout.name,
+            rewards.world_size,
+            spec.device,
+        )
         try:
             setup = actor.start("setup")
             for group in groups:
                 group.ready()
+                logger.info("  %s: ready after %.0f s", group.role, time.monotonic() - begin)
             setup.result()
+            logger.info("  models: loaded after %.0f s", time.monotonic() - begin)
             yield Roles(actor, RolloutPool(engines), RewardPool(rewards), spec)
         finally:
             for group in groups:

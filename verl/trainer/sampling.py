@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 from verl.types import Prompt, Request, Rollout, Sample, Sampling
-from verl.workers.reward import ScoreItem, RewardPool
+from verl.workers.reward import RewardPool, ScoreItem
 from verl.workers.rollout import RolloutPool
 
 

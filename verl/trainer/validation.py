@@ -26,7 +26,7 @@ MAX_TEACHER_PROMPTS = 64
 def validate(
     config: PPOConfig, data: RunData, roles: Roles, has_teacher: bool
 ) -> tuple[dict[str, float], list[Sample]]:
-    """Write and score `val_kwargs.n` responses to every validation prompt. Every validation draws with the same seeds."""
+    """Write and score `val_kwargs.n` responses to every validation prompt, with the same seeds every time."""
     kwargs = config.actor_rollout_ref.rollout.val_kwargs
     samples = sample_and_score(
         prompts=data.validation,

@@ -1,7 +1,7 @@
 """Did the engines really get the trainer's weights? Pure comparisons; `WeightSyncError` says what is likely wrong.
 
-A wrong sync does not crash: rollouts become slightly off-policy, and the run learns badly for days. It has happened by a
-stale packed copy of a tied head, by layers that a loader silently skipped, and by a prefix cache kept over an update.
+A wrong sync does not crash: rollouts become slightly off-policy, and the run learns badly for days. It has happened by
+a stale packed copy of a tied head, by layers that a loader silently skipped, and by a prefix cache kept over an update.
 """
 
 from __future__ import annotations

@@ -1,0 +1,88 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from verl.checkpoint import CheckpointError, begin_save, commit_save, find_latest, prune, step_of, verify
+
+
+def save(run, step, content="weights"):
+    partial = begin_save(run, step)
+    (partial / "actor").mkdir()
+    (partial / "actor" / "shard").write_text(content)
+    return commit_save(partial)
+
+
+def test_a_committed_checkpoint_is_found(tmp_path):
+    assert find_latest(tmp_path / "new run") is None
+    save(tmp_path, 2)
+    final = save(tmp_path, 10)
+    assert find_latest(tmp_path) == final == tmp_path / "global_step_10"
+    assert (tmp_path / "latest_checkpointed_iteration.txt").read_text() == "10\n"
+    assert step_of(final) == 10
+    entry = json.loads((final / "manifest.json").read_text())["files"]["actor/shard"]
+    assert entry["bytes"] == 7 and len(entry["sha256"]) == 64
+
+
+def test_an_interrupted_save_does_not_count_and_is_cleared_away(tmp_path):
+    (begin_save(tmp_path, 3) / "half").write_text("x")
+    assert find_latest(tmp_path) is None
+    save(tmp_path, 4)
+    assert sorted(path.name for path in tmp_path.glob("global_step_*")) == ["global_step_4"]
+
+
+def test_saving_a_step_again_replaces_it(tmp_path):
+    save(tmp_path, 1, "old")
+    final = save(tmp_path, 1, "new")
+    verify(final)
+    assert (final / "actor" / "shard").read_text() == "new"
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "manifest.json").write_text("{"), "cannot be read"),
+        (lambda f: (f / "manifest.json").unlink(), "never completed"),
+        (lambda f: (f / "actor" / "shard").write_text("weight"), "6 bytes instead of 7"),
+        (lambda f: (f / "actor" / "shard").write_text("WEIGHTS"), "altered"),
+        (lambda f: (f / "actor" / "shard").unlink(), "missing"),
+        (shutil.rmtree, "no folder global_step_7"),
+    ],
+)
+def test_a_damaged_only_checkpoint_is_an_error_not_step_0(tmp_path, damage, message):
+    damage(save(tmp_path, 7))
+    with pytest.raises(CheckpointError, match=message):
+        find_latest(tmp_path)
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path):
+    older, newer = save(tmp_path, 5), save(tmp_path, 6)
+    (newer / "actor" / "shard").write_text("WEIGHTS")
+    assert find_latest(tmp_path) == older
+
+
+def test_prune_keeps_the_newest(tmp_path):
+    for step in (5, 20, 100):
+        save(tmp_path, step)
+    prune(tmp_path, 2)
+    assert sorted(path.name for path in tmp_path.glob("global_step_*")) == ["global_step_100", "global_step_20"]
+
+
+def test_beginning_a_save_deletes_no_checkpoint(tmp_path):
+    save(tmp_path, 5)
+    begin_save(tmp_path, 6)
+    prune(tmp_path, 1)
+    assert find_latest(tmp_path) == tmp_path / "global_step_5"
+
+
+def test_a_folder_of_another_name_is_no_checkpoint(tmp_path):
+    with pytest.raises(CheckpointError, match="global_step_<number>"):
+        step_of(tmp_path / "final")
+
+
+def test_the_driver_needs_no_torch():
+    code = "import sys, verl.checkpoint; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,63 @@
+"""Parameter counts against transformers, and memory against arithmetic by hand."""
+
+import json
+
+import pytest
+
+from verl.config import PPOConfig
+from verl.config.model_shape import shape_of
+from verl.trainer.memory import estimate, human
+
+SIZES = {
+    "vocab_size": 225,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 128,
+}
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "qwen2", "llama", "olmo3", "olmo2", "mistral"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_parameters_are_counted_as_transformers_builds_them(kind, tied):
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(kind, **SIZES, head_dim=16, tie_word_embeddings=tied, pad_token_id=0)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    shape = shape_of(json.loads(config.to_json_string(use_diff=False)))
+    assert shape.num_params == sum(p.numel() for p in model.parameters())
+
+
+def test_the_model_of_the_study_has_129536_parameters():
+    sizes = SIZES | {"num_key_value_heads": 4, "head_dim": 32, "tie_word_embeddings": True, "model_type": "qwen3"}
+    assert shape_of(sizes).num_params == 129_536
+
+
+def test_memory_by_hand(one):
+    """8 B parameters in fp32 on 4 ranks: 8 GB each for weights, gradients and teacher, 16 for the optimizer."""
+    config = one("sdpo")
+    shape = shape_of(SIZES | {"model_type": "llama"})
+    shape = type(shape)(**(vars(shape) | {"num_params": 8_000_000_000, "vocab_size": 150_000}))
+    sizes = {row.name: row.size for row in estimate(config, shape, on_gpu=True, gpu_bytes=100 * 10**9)}
+    assert sizes["weights"] == sizes["gradients"] == sizes["teacher"] == 8e9
+    assert sizes["optimizer"] == 16e9
+    assert sizes["logits"] == 8192 * 150_000 * 4 * 3
+    assert sizes["engine weights"] == 8e9  # bf16, over 2 GPUs
+    assert sizes["KV cache"] == pytest.approx(0.55 * 100e9 - 8e9)
+
+
+def test_unknown_architecture_is_not_guessed():
+    assert estimate(PPOConfig(), shape_of(SIZES | {"model_type": "mamba"}), on_gpu=False, gpu_bytes=None) == []
+
+
+def test_missing_size_is_named():
+    with pytest.raises(ValueError, match="vocab_size"):
+        shape_of({"hidden_size": 1})
+
+
+@pytest.mark.parametrize(("size", "text"), [(10, "10 bytes"), (2048, "2.0 KiB"), (3 * 2**30, "3.0 GiB")])
+def test_sizes_for_people(size, text):
+    assert human(size) == text

@@ -1,0 +1,63 @@
+"""Start runs of the quickstart, end them, and read what they wrote."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Quickstart:
+    """Runs of `main_ppo --config-name quickstart`, small enough for a test."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+
+    def command(self, folder: Path, *overrides: str) -> list[str]:
+        settings = {
+            "data.train_files": self.data / "train.parquet",
+            "data.val_files": self.data / "test.parquet",
+            "data.val_max_samples": 8,
+            "data.train_batch_size": 8,
+            "actor_rollout_ref.actor.ppo_mini_batch_size": 4,
+            "actor_rollout_ref.rollout.n": 4,
+            "actor_rollout_ref.rollout.val_kwargs.n": 2,
+            "trainer.default_local_dir": folder,
+        }
+        arguments = [f"{key}={value}" for key, value in settings.items()]
+        return [
+            sys.executable, "-m", "verl.trainer.main_ppo", "--config-name", "quickstart", *arguments, *overrides
+        ]  # fmt: skip
+
+    def run(self, folder: Path, *overrides: str) -> None:
+        """Run to the end; a failure shows the run's output."""
+        done = subprocess.run(self.command(folder, *overrides), cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+
+    def kill_during_step(self, step: int, folder: Path, *overrides: str) -> None:
+        """Start, and SIGKILL the driver a moment after the step before `step` was logged."""
+        process = subprocess.Popen(
+            self.command(folder, *overrides), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 300
+        while step_count(folder) < step - 1 or not (folder / f"global_step_{step - 1}").exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(0.3)  # a step takes longer than that: the kill falls into its middle
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert step_count(folder) == step - 1
+
+
+def step_count(folder: Path) -> int:
+    """The last step that metrics.jsonl knows."""
+    return max((line["step"] for line in read_metrics(folder)), default=-1)
+
+
+def read_metrics(folder: Path) -> list[dict]:
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

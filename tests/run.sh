@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Set up, then style, types, spelling and tests.
+#
+#   bash tests/run.sh [pytest arguments ...]
+#   bash tests/run.sh --all [pytest arguments ...]    with the tests that take minutes
+#
+# Tests marked gpu run where there is a GPU.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+MARKS="not slow"
+if [[ ${1:-} == --all ]]; then
+  MARKS=""
+  shift
+fi
+
+source experiments/install.sh
+if [[ $KIND == cpu ]]; then MARKS="${MARKS:+$MARKS and }not gpu"; fi
+
+# One thread for each of the many processes of a test; no test may need a network.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 WANDB_MODE=offline
+
+CHECKED=(verl recipes data tests)
+say "Style"
+"$PYTHON" -m ruff check "${CHECKED[@]}"
+"$PYTHON" -m ruff format --check "${CHECKED[@]}"
+say "Spelling"
+"$PYTHON" -m codespell_lib "${CHECKED[@]}" experiments ./*.md ./*.txt
+say "Types"
+"$PYTHON" -m pyright --pythonpath "$PYTHON"
+say "Tests"
+exec "$PYTHON" -m pytest -m "$MARKS" "$@"

@@ -1,0 +1,95 @@
+"""The update of one and of two ranks, however it is cut, against plain training."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from plain_training import plain_training
+from training_case import CASES, TAUGHT, make_actor, make_config, part, run_case, save_tiny, teacher_of, weights_of
+from transformers import AutoModelForCausalLM
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("training")
+    save_tiny(folder / "tied", True)
+    save_tiny(folder / "untied", False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_ranks(folder):
+    """Results of rank 0 of two."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    script = Path(__file__).with_name("two_ranks.py")
+    command = [sys.executable, str(script), str(folder), str(port)]
+    ranks = [subprocess.Popen([*command, str(r)], stderr=subprocess.PIPE, text=True) for r in (0, 1)]
+    try:
+        errors = [rank.communicate(timeout=240)[1] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert all(rank.returncode == 0 for rank in ranks), "\n".join(errors)
+    return torch.load(folder / "results.pt")
+
+
+def assert_close(found, expected):
+    """Equal to 1e-5 of each tensor's largest entry."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        gap = (found[name] - value).abs().max() / value.abs().max().clamp(min=1e-3)
+        assert gap < 1e-5, f"{name} differs by {gap:.1e} of its largest entry"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_ranks_train_like_one(name, folder, two_ranks):
+    alone = run_case(name, folder)
+    assert_close(two_ranks[name]["weights"], alone["weights"])
+    assert_close(two_ranks[name]["teacher"], alone["teacher"])
+    for metric in ("actor/grad_norm", "actor/pg_loss"):
+        assert two_ranks[name]["metrics"][metric] == pytest.approx(alone["metrics"][metric], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["ema-tied", "trust-region-untied", "lone-taught-row-tied"])
+def test_update_equals_plain_training(name, folder):
+    is_tied, rows, _, options = CASES[name]
+    path = str(folder / ("tied" if is_tied else "untied"))
+    expected = plain_training(path, rows, make_config(path, **options))
+    found = run_case(name, folder)
+    assert_close(found["weights"], expected["weights"])
+    assert_close(found["teacher"], expected["teacher"])
+    start = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).get_input_embeddings().weight
+    assert (found["weights"]["model.embed_tokens.weight"] - start).abs().max() > 0.01  # it did learn
+
+
+@pytest.mark.parametrize("micro_batch_size", [2, 5])
+def test_the_cut_into_micro_batches_changes_nothing(micro_batch_size, folder):
+    whole, cut = run_case("ema-tied", folder), run_case("ema-tied", folder, micro_batch_size=micro_batch_size)
+    assert_close(cut["weights"], whole["weights"])
+    assert cut["metrics"]["actor/pg_loss"] == pytest.approx(whole["metrics"]["actor/pg_loss"], rel=1e-4)
+
+
+def test_two_rank_checkpoint_goes_on_with_one_rank(folder, two_ranks):
+    worker = make_actor(make_config(str(folder / "tied"), teacher_update_rate=0.3))
+    worker.load_checkpoint(str(folder / "saved"))
+    assert_close(weights_of(worker), two_ranks["at checkpoint"]["weights"])
+    metrics = worker.update_policy([part(TAUGHT, worker, 2)])
+    assert metrics["self_distillation/teacher_updates"] == (2.0, 1.0)
+    assert metrics["actor/lr"] == (pytest.approx(0.3), 1.0)  # second warm-up step
+    assert_close(weights_of(worker), two_ranks["after checkpoint"]["weights"])
+    assert_close(teacher_of(worker), two_ranks["after checkpoint"]["teacher"])
+
+
+def test_exported_folder_has_the_trained_weights(folder, two_ranks):
+    exported = AutoModelForCausalLM.from_pretrained(folder / "exported", dtype=torch.float32)
+    assert_close(dict(exported.named_parameters(remove_duplicate=False)), two_ranks["after checkpoint"]["weights"])
+    worker = make_actor(make_config(str(folder / "exported")))
+    log_probs = exported(torch.tensor([[5, 6, 7]])).logits[0].log_softmax(-1)
+    assert worker.probe_log_probs([5, 6, 7]) == pytest.approx(
+        [log_probs[0, 6].item(), log_probs[1, 7].item()], abs=1e-5
+    )

@@ -1,0 +1,135 @@
+"""A tiny random Qwen3, rows of every kind, and configurations: what the training tests run, on one rank or on two."""
+
+from pathlib import Path
+
+import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from verl.config import ActorConfig, ActorRolloutRefConfig, OptimConfig, PolicyLossConfig, RolloutConfig
+from verl.config.actor import FSDPConfig, ModelConfig
+from verl.config.root import AlgorithmConfig, TrainerConfig
+from verl.config.self_distillation import SelfDistillationConfig
+from verl.models.full_weights import full_tensor, full_weights
+from verl.protocol import MiniBatch, Row, count_totals, mean_metrics, plan_mini_batch
+from verl.single_controller import RankInfo
+from verl.single_controller.worker import make_worker
+from verl.workers.actor import ActorWorker
+
+VOCAB = 61
+TEMPERATURE = 0.7
+
+TAUGHT = [
+    Row([1, 2, 3], [4, 5, 6, 7], [1, 1, 1, 1], teacher_prompt_ids=[9, 8, 7, 6, 5, 4], index=0),
+    Row([1, 2, 3], [14, 5], [1, 1], index=1),
+    Row([7], [10, 11, 12, 13, 14, 15, 16], [1, 1, 0, 0, 1, 1, 1], teacher_prompt_ids=[3, 30], index=2),
+    Row([9, 9, 9, 9, 9], [50, 2], [1, 1], teacher_prompt_ids=[3, 4, 5, 6, 7, 8, 9, 10], index=3),
+    Row([20, 21], [22], [1], index=4),
+]
+SCORED = [
+    Row(
+        r.prompt_ids,
+        r.response_ids,
+        r.response_mask,
+        advantages=[0.5 - 0.4 * r.index] * len(r.response_ids),
+        index=r.index,
+    )
+    for r in TAUGHT
+]
+LONE = [TAUGHT[1], TAUGHT[2]]  # one taught row: with two ranks, one of them has nothing to do
+
+
+def save_tiny(folder: Path, is_tied: bool, seed: int = 0) -> str:
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        vocab_size=VOCAB,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        tie_word_embeddings=is_tied,
+        initializer_range=0.4,
+    )
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+    return str(folder)
+
+
+def make_config(path: str, loss_mode: str = "sdpo", model: dict | None = None, **options) -> ActorRolloutRefConfig:
+    """`options` go to self_distillation. The large eps makes AdamW smooth, so that rounding stays rounding."""
+    return ActorRolloutRefConfig(
+        model=ModelConfig(path=path, **(model or {})),
+        actor=ActorConfig(
+            policy_loss=PolicyLossConfig(loss_mode=loss_mode),
+            optim=OptimConfig(lr=0.3, eps=0.1, weight_decay=0.01, lr_warmup_steps=2, lr_scheduler_type="cosine"),
+            self_distillation=SelfDistillationConfig(**options),
+            use_kl_loss=loss_mode == "vanilla",
+            fsdp_config=FSDPConfig(compute_dtype="fp32"),
+        ),
+        rollout=RolloutConfig(temperature=TEMPERATURE),
+    )
+
+
+def make_actor(config: ActorRolloutRefConfig, info: RankInfo | None = None, device: str = "cpu") -> ActorWorker:
+    trainer = TrainerConfig(device=device, n_gpus_per_node=1 if info is None else info.world_size)
+    worker = make_worker(ActorWorker, info or RankInfo(), config, AlgorithmConfig(), trainer, 4)
+    worker.setup()
+    return worker
+
+
+def part(rows: list[Row], worker: ActorWorker, micro_batch_size: int | None) -> MiniBatch:
+    """This rank's part of a mini-batch."""
+    world_size = worker.place.world_size
+    return plan_mini_batch(rows, world_size, micro_batch_size, totals=count_totals(rows))[worker.place.rank]
+
+
+def weights_of(worker: ActorWorker) -> dict[str, torch.Tensor]:
+    found = full_weights(worker.model, worker.config.model, worker.place.device, torch.float32)
+    return {name: value.cpu().clone() for name, value in found}
+
+
+def teacher_of(worker: ActorWorker) -> dict[str, torch.Tensor]:
+    weights = worker._ref.state_dict()["weights"]
+    return {name.removeprefix("lm."): full_tensor(v, worker.place.device).cpu().clone() for name, v in weights.items()}
+
+
+def train(worker: ActorWorker, rows: list[Row], micro_batch_size: int | None, num_updates: int = 2) -> dict:
+    """So many updates of two mini-batches each; everything that a test may want to compare."""
+    metrics = {}
+    for _ in range(num_updates):
+        batches = [part(rows[:3], worker, micro_batch_size), part(rows[3:], worker, micro_batch_size)]
+        metrics = worker.update_policy(batches)
+    return {"weights": weights_of(worker), "teacher": teacher_of(worker), "metrics": mean_metrics(metrics)}
+
+
+def with_reference(worker: ActorWorker, rows: list[Row]) -> list[Row]:
+    """Rows with the reference's log-probs (every rank computes them all)."""
+    from dataclasses import replace
+
+    totals = count_totals(rows)
+    found = worker.compute_log_probs(MiniBatch([rows], totals), "ref")
+    return [replace(row, ref_log_probs=found[row.index]) for row in rows]
+
+
+CASES = {
+    # name: (tied, rows, micro-batch size, configuration)
+    "ema-tied": (True, TAUGHT, 1, {"teacher_update_rate": 0.3, "distillation_topk": 5, "alpha": 0.5}),
+    "trust-region-untied": (
+        False,
+        TAUGHT,
+        2,
+        {"teacher_regularization": "trust-region", "teacher_update_rate": 0.3, "distillation_topk": None, "alpha": 1.0},
+    ),
+    "grpo-kl-untied": (False, SCORED, 2, {"loss_mode": "vanilla"}),
+    "lone-taught-row-tied": (True, [*LONE, TAUGHT[4], *LONE], 1, {"teacher_update_rate": 1.0, "alpha": 0.0}),
+    "lora-tied": (True, TAUGHT, 1, {"model": {"lora_rank": 2, "lora_alpha": 8.0}, "teacher_update_rate": 0.5}),
+}
+
+
+def run_case(name: str, folder: Path, info: RankInfo | None = None, micro_batch_size: int | None = None) -> dict:
+    """Train one case from the start. `folder` holds the models, as `tied` and `untied`."""
+    is_tied, rows, size, options = CASES[name]
+    worker = make_actor(make_config(str(folder / ("tied" if is_tied else "untied")), **options), info)
+    if options.get("loss_mode") == "vanilla":
+        rows = with_reference(worker, rows)
+    return train(worker, rows, micro_batch_size or size)
