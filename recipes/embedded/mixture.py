@@ -15,6 +15,7 @@ teacher that copies a shown solution in less than about 95 % of the cases teache
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 from recipes.embedded.task import Convention, Question, changed, splits, version_1
@@ -32,6 +33,7 @@ CHANGE = 0.5
 """How likely a slot of a random convention differs from version 1."""
 ERROR_CHANGE = 0.5
 ERROR_SLOTS = (0.4, 0.4, 0.2)
+HABIT = 0.5
 STRONG_SHARE = 0.33
 """Share of the errors that name the right word; the others are of the weak kind."""
 
@@ -46,9 +48,13 @@ def teacher_messages(question: Question, solution: str | None = None, feedback: 
 
 def _error_row(question: Question, rng: random.Random) -> tuple[list[Message], str]:
     """An error, and a call of a convention under which an attempt with one other slot raises it."""
-    convention = changed(version_1()[question.device], rng, ERROR_CHANGE, ERROR_CHANGE, ERROR_CHANGE)
+    known = version_1()[question.device]
+    convention = changed(known, rng, ERROR_CHANGE, ERROR_CHANGE, ERROR_CHANGE)
     slot = rng.choices(["verb", "key", "order"], ERROR_SLOTS)[0]
     attempt = changed(convention, rng, slot == "verb", slot == "key", slot == "order")
+    habit = replace(convention, **{slot: getattr(known, slot)})
+    if habit != convention and rng.random() < HABIT:
+        attempt = habit
     wanted = question.answer(convention, "strong" if rng.random() < STRONG_SHARE else "weak")
     error = complaint(question.answer(attempt).text, wanted)
     return teacher_messages(question, feedback=error), wanted.text

@@ -126,6 +126,18 @@ def test_old_prefixes_are_forgotten_with_the_old_weights(served):
     assert rollout.log_probs == pytest.approx(true_log_probs(other, prompt, rollout.response_ids), abs=1e-3)
 
 
+def test_weights_that_come_while_vllm_writes_are_refused(engine_for):
+    engine, model = engine_for("vllm", True), make_model(1, is_tied=True)
+    engine.load_weights(weights_of(model), version=1)
+    running = engine.generate([request(0, max_tokens=1), *(request(i, max_tokens=100) for i in range(1, 9))])
+    next(running)
+    with pytest.raises(RuntimeError, match="while responses were being written"):
+        engine.load_weights(weights_of(model), version=2)
+    running.close()
+    engine.load_weights(weights_of(model), version=2)
+    assert list(answers(engine, [request(1)])) == [1]
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [

@@ -163,6 +163,17 @@ def test_lora_trains_and_saves_adapters_only(path, tmp_path):
     assert is_equal(snapshot(resumed)[:2], snapshot(worker)[:2])
 
 
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_frozen_teacher_predicts_as_before_while_the_student_learns(path, lora_rank):
+    worker = make_actor(make_config(path, model={"lora_rank": lora_rank}, teacher_update_rate=0.0))
+    teacher, student = worker.teacher_match(one_batch(TAUGHT)), worker.compute_log_probs(one_batch(TAUGHT), "actor")
+    worker.update_policy([part(TAUGHT, worker, 2)] * 2)
+    learned = worker.compute_log_probs(one_batch(TAUGHT), "actor")
+    assert worker.teacher_match(one_batch(TAUGHT)) == teacher
+    assert worker.compute_log_probs(one_batch(TAUGHT), "actor") == learned  # the teacher's turn left no trace
+    assert learned[0] != pytest.approx(student[0], abs=1e-3)
+
+
 def test_lora_teacher_cannot_come_from_another_model(path):
     config = make_config(path, model={"lora_rank": 2})
     with pytest.raises(ValueError, match=r"ref\.model\.path=other"):
@@ -184,8 +195,14 @@ def test_calls_before_setup_say_so(path):
 
 
 @pytest.mark.gpu
-def test_gpu_trains_like_the_cpu(path):
-    config = make_config(path, teacher_update_rate=0.3)
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("offload", [False, True])
+def test_gpu_trains_like_the_cpu(path, offload):
+    if torch.distributed.is_initialized():  # by a test before, for the CPU only
+        torch.distributed.destroy_process_group()
+    config = make_config(path, teacher_update_rate=0.3, teacher_cpu_offload=offload)
+    fsdp = replace(config.actor.fsdp_config, param_offload=offload)
+    config = replace(config, actor=replace(config.actor, fsdp_config=fsdp))
     found = []
     for device in ("cpu", "cuda"):
         worker = make_actor(config, device=device)

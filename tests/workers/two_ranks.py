@@ -1,4 +1,4 @@
-"""Runs every case of `training_case` on two gloo ranks (one start-up for all): python two_ranks.py <folder> <port> <rank>."""
+"""One of two gloo ranks, through every case of `training_case`: python two_ranks.py <folder> <port> <rank>."""
 
 import sys
 from pathlib import Path

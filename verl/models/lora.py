@@ -37,7 +37,7 @@ def add_lora(lm: PreTrainedModel, model: ModelConfig) -> None:
         ) from error
     config = LoraConfig(
         r=model.lora_rank,
-        lora_alpha=int(model.lora_alpha) if float(model.lora_alpha).is_integer() else model.lora_alpha,  # type: ignore[arg-type]
+        lora_alpha=model.lora_alpha,  # type: ignore[arg-type]  # peft computes with any number
         target_modules=model.target_modules,
         task_type="CAUSAL_LM",
     )

@@ -47,6 +47,9 @@ def shard(
     # The backward starts with the root's head: gathering it anew would only cost.
     fully_shard(model, reshard_after_forward=False, **options)
     model.to_empty(device="cpu" if offload else device)
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):  # offloading is for weights: buffers stay at work
+            setattr(module, name, torch.empty_like(buffer, device=device))
     full.lm.tie_weights()
     _fill(model, full.state, device)
     return model

@@ -84,7 +84,10 @@ class VllmEngine:
             self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
         else:
             self._reload_through_files(weights)
-        self._llm.reset_prefix_cache()
+        if not self._llm.reset_prefix_cache():
+            raise RuntimeError(
+                "New weights came while responses were being written: their prefixes could not be dropped."
+            )
         self.weight_version = version
 
     def log_probs(self, token_ids: Sequence[int]) -> list[float]:

@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from verl.single_controller.dispatch import Call, Results, calls_for_ranks, rule_of
+from verl.single_controller.dispatch import Call, Results, Rule, calls_for_ranks, rule_of
 from verl.single_controller.errors import WorkerError
 
 
@@ -71,18 +71,14 @@ class WorkerGroup(ABC):
 
     def start(self, method: str, *args: Any, **kwargs: Any) -> Pending:
         """Begin a call on all ranks, cut as the method's rule says, and do not wait for it."""
-        rule = rule_of(self.worker_cls, method)
-        if rule.streams:
-            raise TypeError(f"{self.role}.{method} is a stream, which starts when called: use group.{method}(...).")
-        self._check_usable()
+        rule = self._rule_to_start(method)
         calls = calls_for_ranks(rule, f"{self.role}.{method}", self.world_size, args, kwargs)
         is_list = rule.results is Results.ALL
         return self._launch(method, dict(enumerate(calls)), lambda results: results if is_list else results[0])
 
     def start_on(self, rank: int, method: str, *args: Any, **kwargs: Any) -> Pending:
         """Begin a call on one rank, with the arguments as they are. Its result is the method's own."""
-        rule_of(self.worker_cls, method)
-        self._check_usable()
+        self._rule_to_start(method)
         return self._launch(method, {rank: (args, kwargs)}, lambda results: results[0])
 
     @abstractmethod
@@ -108,6 +104,13 @@ class WorkerGroup(ABC):
     @abstractmethod
     def _stream(self, method: str, calls: Sequence[Call], wanted: range) -> Iterator[Any]:
         """Begin a generator on every rank; iterate over the items of the `wanted` ranks."""
+
+    def _rule_to_start(self, method: str) -> Rule:
+        rule = rule_of(self.worker_cls, method)
+        if rule.streams:
+            raise TypeError(f"{self.role}.{method} is a stream, which starts when called: use group.{method}(...).")
+        self._check_usable()
+        return rule
 
     def _wanted(self, results: Results) -> range:
         return range(self.world_size if results is Results.ALL else 1)

@@ -6,6 +6,7 @@ the ranks must agree on (how a batch is cut, what the loss is divided by) has be
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Literal
@@ -34,6 +35,8 @@ from verl.workers.process_group import Place, join, leave
 from verl.workers.ref import RefWorker
 from verl.workers.training_state import load_training_state, save_training_state
 from verl.workers.update import Learner, Outcome
+
+logger = logging.getLogger(__name__)
 
 
 class ActorWorker(Worker):
@@ -211,6 +214,7 @@ class ActorWorker(Worker):
             digests.append(digest(bucket))
             for receiver in receivers:
                 receiver.send_all(bucket)
+        logger.info("Weights %d sent in %d buckets.", version, len(digests))
         return digests
 
     @dispatch(results=Results.RANK_ZERO)

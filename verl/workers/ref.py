@@ -107,7 +107,6 @@ class RefWorker:
         if not self.is_trust_region:
             return lambda _: [HiddenTerm(1.0, own, head)] if rows else []
         live = self.student.evaluate(sequences, lambda hidden, _: hidden)
-
         return lambda live_head: (
             [HiddenTerm(1 - rate, own, head), HiddenTerm(rate, live, live_head.detach())] if rows else []
         )
@@ -121,7 +120,8 @@ class RefWorker:
 
     def distance(self) -> float:
         """Euclidean distance of the teacher's weights from the student's. A collective."""
-        total = torch.tensor([squared_distance(self._shards(), self._student_shards())], device=self.place.device)
+        mine = squared_distance(self._shards(), self._student_shards())
+        total = torch.tensor([mine], device=self.place.device)
         dist.all_reduce(total)
         return math.sqrt(total.item())
 

@@ -12,10 +12,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from verl.algorithms.base import Algorithm
 from verl.algorithms.projection import HiddenTerm, policy_loss
@@ -83,8 +85,9 @@ class Learner:
         metrics: list[Metrics] = []
         for number, (rows, is_any_taught) in enumerate(wanted, 1):
             is_last = number == len(wanted)
-            self.model.set_requires_gradient_sync(is_last)  # type: ignore[operator]
-            self.model.set_is_last_backward(is_last)  # type: ignore[operator]
+            sharded = cast(FSDPModule, self.model)
+            sharded.set_requires_gradient_sync(is_last)
+            sharded.set_is_last_backward(is_last)
             metrics.append(self._backward(rows, is_any_taught, batch.totals))
         return metrics
 

@@ -1,0 +1,24 @@
+"""What an import really pulls in, in a fresh interpreter."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"ray", "vllm", "transformers", "hydra", "omegaconf", "pyarrow", "datasets"}
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("verl.algorithms", HEAVY),
+        ("verl.config", HEAVY | {"torch"}),
+        ("verl.self_distillation.reprompt", HEAVY | {"torch"}),
+        ("verl.trainer.main_ppo", HEAVY - {"hydra", "omegaconf"} | {"torch"}),
+        ("verl", HEAVY | {"torch"}),
+    ],
+)
+def test_import_is_light(module, heavy):
+    code = f"import sys, {module}; print(sorted(set({sorted(heavy)}) & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
