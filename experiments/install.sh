@@ -64,10 +64,10 @@ if [[ ! -f "$STAMP" || "$(cat "$STAMP")" != "$KEY" ]]; then
   started=$SECONDS
   say "Installing for $KIND into $("$PYTHON" -c 'import sys; print(sys.prefix)') (once; a few minutes and about 4 GB)"
   if [[ $KIND == cuda ]]; then
-    "$PYTHON" -m pip install -r requirements.txt
+    "$PYTHON" -m pip install --no-warn-conflicts -r requirements.txt
     "$PYTHON" -m pip install 'setuptools>=77'
   else
-    "$PYTHON" -m pip install -r requirements-cpu.txt
+    "$PYTHON" -m pip install --no-warn-conflicts -r requirements-cpu.txt
     "$PYTHON" -m pip install --no-deps -r requirements-cpu-no-deps.txt
   fi
   "$PYTHON" -m pip install --no-deps --no-build-isolation -e .

@@ -99,5 +99,7 @@ for ((seed = 1; seed <= SEEDS; seed++)); do
     actor_rollout_ref.actor.optim.lr=5e-4
   RUNS+=("$FOLDER/sdpo-$seed" "$FOLDER/grpo-$seed")
 done
-"$PYTHON" -m verl.trainer.main_report --compare "${RUNS[@]}" --output "$FOLDER/learning_curves.png"
-touch "$FOLDER/done"
+if [[ "$(status_of "${RUNS[-1]}")" == finished ]]; then
+  "$PYTHON" -m verl.trainer.main_report --compare "${RUNS[@]}" --output "$FOLDER/learning_curves.png"
+  touch "$FOLDER/done"
+fi

@@ -9,8 +9,8 @@
 
 Rows travel unpadded (`Row`: plain lists of token ids), because padding is a property of one forward, not of the data.
 The driver decides everything that must agree between ranks: which rows form a mini-batch, which rank computes which
-row, how many micro-batches every rank runs (FSDP's collectives need the same number everywhere), and by what the loss is
-divided. Ranks then only compute, and the gradient of a mini-batch depends on its samples alone, not on how it was cut.
+row, how many micro-batches every rank runs (FSDP's collectives need the same number everywhere), and by what the loss
+is divided. Ranks then only compute, and the gradient of a mini-batch depends on its samples alone, not on the cut.
 """
 
 from __future__ import annotations

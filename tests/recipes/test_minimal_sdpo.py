@@ -72,7 +72,7 @@ def test_sampler_log_probs_equal_one_full_forward_for_prompts_of_mixed_length():
 
 def test_a_few_steps_teach_the_training_prompts():
     torch.set_num_threads(1)
-    run = MinimalSDPO(Settings(steps=8, feedback="strong", lr=2e-3))
+    run = MinimalSDPO(Settings(feedback="strong", lr=2e-3))
     questions = splits()["train"][:8]
     before = sum(sample.reward.score for sample in run.rollout(questions, 8)) / 64
     for _ in range(12):

@@ -5,6 +5,7 @@ Exit status 0: done; 1: the run failed; 2: the configuration is wrong, and nothi
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -53,6 +54,7 @@ class Door(Generic[ConfigT]):
     def _start(self, run: Composed[ConfigT]) -> int:
         for note in run.notes:
             print(f"note: {note}", file=sys.stderr)
+        _show_progress()
         config: Any = run.config
         if config.trainer.dry_run:
             self.plan(config, self.missing_files(config))
@@ -66,6 +68,14 @@ class Door(Generic[ConfigT]):
             _tell(error)
             return 1
         return 0
+
+
+def _show_progress() -> None:
+    """Let our own modules' messages through to the console, and no library's chatter."""
+    logger = logging.getLogger("verl")
+    if not logger.handlers:
+        logger.addHandler(logging.StreamHandler())
+        logger.setLevel(logging.INFO)
 
 
 def _tell(error: Exception) -> None:
