@@ -15,10 +15,9 @@ teacher that copies a shown solution in less than about 95 % of the cases teache
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import Any
 
-from recipes.embedded.task import Convention, Question, changed, splits, version_1
+from recipes.embedded.task import KEYS, VERBS, Convention, Feedback, Question, changed, splits, version_1
 from verl.config.self_distillation import SelfDistillationConfig
 from verl.rewards.home_api import complaint
 from verl.self_distillation.reprompt import render_messages
@@ -31,9 +30,9 @@ NOISE = (0.2, 0.2, 0.1)
 """How likely a slot of a plain call is replaced: leaves the model something to explore with."""
 CHANGE = 0.5
 """How likely a slot of a random convention differs from version 1."""
-ERROR_CHANGE = 0.5
-ERROR_SLOTS = (0.4, 0.4, 0.2)
-HABIT = 0.5
+ERROR_CHANGE = (0.4, 0.4, 0.25)
+KEPT = 0.9
+TRIED = (0.4, 0.2, 0.4)
 STRONG_SHARE = 0.33
 """Share of the errors that name the right word; the others are of the weak kind."""
 
@@ -46,18 +45,27 @@ def teacher_messages(question: Question, solution: str | None = None, feedback: 
     return render_messages(question.messages, Sections(demonstration=solution, feedback=feedback), _CONFIG)
 
 
+def _attempt(known: Convention, wanted: Convention, rng: random.Random) -> Convention:
+    """What a policy half-way between the versions would try: slots that did not change are mostly right."""
+    guess = {}
+    for slot, words in (("verb", VERBS), ("key", KEYS), ("order", ["first", "last"])):
+        old, new = getattr(known, slot), getattr(wanted, slot)
+        if old == new:
+            guess[slot] = old if rng.random() < KEPT else rng.choice(words)
+        else:
+            guess[slot] = rng.choices([old, new, rng.choice(words)], TRIED)[0]
+    return Convention(**guess)
+
+
 def _error_row(question: Question, rng: random.Random) -> tuple[list[Message], str]:
-    """An error, and a call of a convention under which an attempt with one other slot raises it."""
+    """An error, and a call of a convention under which some attempt raises it."""
     known = version_1()[question.device]
-    convention = changed(known, rng, ERROR_CHANGE, ERROR_CHANGE, ERROR_CHANGE)
-    slot = rng.choices(["verb", "key", "order"], ERROR_SLOTS)[0]
-    attempt = changed(convention, rng, slot == "verb", slot == "key", slot == "order")
-    habit = replace(convention, **{slot: getattr(known, slot)})
-    if habit != convention and rng.random() < HABIT:
-        attempt = habit
-    wanted = question.answer(convention, "strong" if rng.random() < STRONG_SHARE else "weak")
-    error = complaint(question.answer(attempt).text, wanted)
-    return teacher_messages(question, feedback=error), wanted.text
+    feedback: Feedback = "strong" if rng.random() < STRONG_SHARE else "weak"
+    while True:
+        convention = changed(known, rng, *ERROR_CHANGE)
+        wanted = question.answer(convention, feedback)
+        if error := complaint(question.answer(_attempt(known, convention, rng)).text, wanted):
+            return teacher_messages(question, feedback=error), wanted.text
 
 
 def _row(rng: random.Random) -> dict[str, Any]:
