@@ -8,8 +8,8 @@ Three kinds of rows; only the response is learnt:
 | 20 %  | reprompt that shows a solution     | that solution, of a random convention: teaches copying              |
 | 45 %  | reprompt that shows an error       | a call of a random convention under which the error makes sense     |
 
-Nothing of version 2 is in it, save by chance, and no held-out prompt. Without the second row SDPO cannot work: a teacher
-that copies a shown solution in less than about 95 % of the cases teaches its own mistakes.
+Nothing of version 2 is in it, save by chance, and no held-out prompt. Without the second row SDPO cannot work: a
+teacher that copies a shown solution in less than about 95 % of the cases teaches its own mistakes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from recipes.embedded.task import Convention, Feedback, Question, changed, splits, version_1
+from recipes.embedded.task import KEYS, VERBS, Convention, Feedback, Question, changed, splits, version_1
 from verl.config.self_distillation import SelfDistillationConfig
 from verl.rewards.home_api import complaint
 from verl.self_distillation.reprompt import render_messages
@@ -26,10 +26,13 @@ from verl.types import Message
 
 PLAIN_SHARE, SOLUTION_SHARE = 0.35, 0.20
 """The rest shows an error."""
-NOISE = 0.2
+NOISE = (0.2, 0.2, 0.1)
 """How likely a slot of a plain call is replaced: leaves the model something to explore with."""
 CHANGE = 0.5
 """How likely a slot of a random convention differs from version 1."""
+ERROR_CHANGE = (0.4, 0.4, 0.25)
+KEPT = 0.9
+TRIED = (0.4, 0.2, 0.4)
 STRONG_SHARE = 0.33
 """Share of the errors that name the right word; the others are of the weak kind."""
 
@@ -42,14 +45,26 @@ def teacher_messages(question: Question, solution: str | None = None, feedback: 
     return render_messages(question.messages, Sections(demonstration=solution, feedback=feedback), _CONFIG)
 
 
+def _attempt(known: Convention, wanted: Convention, rng: random.Random) -> Convention:
+    """What a policy half-way between the versions would try: slots that did not change are mostly right."""
+    guess = {}
+    for slot, words in (("verb", VERBS), ("key", KEYS), ("order", ["first", "last"])):
+        old, new = getattr(known, slot), getattr(wanted, slot)
+        if old == new:
+            guess[slot] = old if rng.random() < KEPT else rng.choice(words)
+        else:
+            guess[slot] = rng.choices([old, new, rng.choice(words)], TRIED)[0]
+    return Convention(**guess)
+
+
 def _error_row(question: Question, rng: random.Random) -> tuple[list[Message], str]:
-    """An error, and a call of the convention that would raise it against some other attempt."""
+    """An error, and a call of a convention under which some attempt raises it."""
     known = version_1()[question.device]
     feedback: Feedback = "strong" if rng.random() < STRONG_SHARE else "weak"
     while True:
-        attempt = question.answer(changed(known, rng, NOISE, NOISE, NOISE))
-        wanted = question.answer(changed(known, rng, CHANGE, CHANGE, CHANGE), feedback)
-        if error := complaint(attempt.text, wanted):
+        convention = changed(known, rng, *ERROR_CHANGE)
+        wanted = question.answer(convention, feedback)
+        if error := complaint(question.answer(_attempt(known, convention, rng)).text, wanted):
             return teacher_messages(question, feedback=error), wanted.text
 
 
@@ -58,7 +73,7 @@ def _row(rng: random.Random) -> dict[str, Any]:
     known: Convention = version_1()[question.device]
     kind = rng.random()
     if kind < PLAIN_SHARE:
-        prompt, response = question.messages, question.answer(changed(known, rng, NOISE, NOISE, NOISE)).text
+        prompt, response = question.messages, question.answer(changed(known, rng, *NOISE)).text
     elif kind < PLAIN_SHARE + SOLUTION_SHARE:
         response = question.answer(changed(known, rng, CHANGE, CHANGE, CHANGE)).text
         prompt = teacher_messages(question, solution=response)
