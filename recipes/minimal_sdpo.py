@@ -45,7 +45,7 @@ class Settings:
     """In one step."""
     samples: int = 8
     """For each prompt."""
-    mini_batches: int = 4
+    mini_batches: int = 8
     """Optimizer steps for each batch of rollouts."""
     lr: float = 1e-3
     warmup: int = 5

@@ -59,6 +59,7 @@ def sft_command(initial: Path, rows: Path, run: Path, steps: int, seed: int) -> 
         "data.train_files": f"[{rows}]",
         "data.train_batch_size": BATCH_SIZE,
         "data.max_length": 128,
+        "data.shuffle": False,  # rows are independent draws already
         "optim.lr": 4e-3,
         "optim.betas": "[0.9,0.98]",
         "optim.weight_decay": 0.01,
@@ -94,7 +95,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work_dir", type=Path, default=ROOT / "runs" / "embedded_model")
     parser.add_argument("--output_dir", type=Path, default=MODEL)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     make_model(arguments.work_dir.resolve(), arguments.output_dir.resolve(), arguments.steps, arguments.seed)

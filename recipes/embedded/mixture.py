@@ -31,8 +31,11 @@ NOISE = (0.2, 0.2, 0.1)
 CHANGE = 0.5
 """How likely a slot of a random convention differs from version 1."""
 ERROR_CHANGE = (0.4, 0.4, 0.25)
+"""The same for verb, key and order, where an error is shown: as often as version 2 changes them."""
 KEPT = 0.9
+"""How often the attempt behind a shown error is right in a slot that did not change."""
 TRIED = (0.4, 0.2, 0.4)
+"""What it has in a slot that did: the old word, the new one, any."""
 STRONG_SHARE = 0.33
 """Share of the errors that name the right word; the others are of the weak kind."""
 

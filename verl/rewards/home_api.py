@@ -2,8 +2,8 @@
 
 The prompt `shower in the attic to 6` asks for `shower.move(room=attic,value=6)`; which verb, which key and which order
 of the arguments a device wants is undocumented. A refused call returns one short error about the first problem only, as
-real APIs do. With `weak` feedback an error rules out what was tried and never names the right verb or key; `strong`
-names it. The scorer is stateless: everything it needs is in the row's ground truth.
+real APIs do, behind the words that it accepted (`move: unknown key power.`). With `weak` feedback an error rules out what
+was tried and names no right word that the call did not have; `strong` names it. The scorer is stateless: everything it needs is in the row's ground truth.
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ def complaint(attempt: str, truth: Call) -> str:
         return f"no verb {verb}, use {truth.verb}." if is_strong else f"unknown verb {verb}."
     keys = [first_key, second_key]
     if ROOM_KEY not in keys:
-        return f"missing {ROOM_KEY}."
+        return f"{verb}: missing {ROOM_KEY}."
     keys.remove(ROOM_KEY)
     if keys[0] != truth.key:
-        return f"missing {truth.key}." if is_strong else f"unknown key {keys[0]}."
+        return f"{verb}: missing {truth.key}." if is_strong else f"{verb}: unknown key {keys[0]}."
     if (first_key == ROOM_KEY) != (truth.order == "first"):
-        return f"{ROOM_KEY} must come {truth.order}."
+        return f"{verb} {truth.key}: {ROOM_KEY} must come {truth.order}."
     values = {first_key: first_value, second_key: second_value}
     return "" if values == {ROOM_KEY: truth.room, truth.key: str(truth.level)} else "bad call."
 
