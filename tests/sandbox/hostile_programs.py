@@ -1,5 +1,6 @@
 """Reads hostile_programs.txt, which see."""
 
+import re
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +42,8 @@ class Attack:
 
 
 def read():
-    text = Path(__file__).with_suffix(".txt").read_text().split("------\n")
-    blocks = [block for section in text for block in section.rstrip("-").split("\n=== ")[1:]]
+    sections = re.split(r"\n-{6,}.*\n", Path(__file__).with_suffix(".txt").read_text())
+    blocks = [block for section in sections for block in section.split("\n=== ")[1:]]
     return dict(parse(*block.split("\n", 1)) for block in blocks if "\n\nEach prints" not in block)
 
 

@@ -96,7 +96,7 @@ def _limit(order: Order, base_bytes: int) -> None:
     """Limits of each process; those of all together are the warden's."""
     limits = {
         resource.RLIMIT_AS: base_bytes + order.memory_bytes,
-        resource.RLIMIT_NPROC: order.num_processes + 1,  # the template is counted too
+        resource.RLIMIT_NPROC: order.num_processes + 2,  # the template and its waiting parent are counted too
         resource.RLIMIT_FSIZE: order.file_bytes,
         resource.RLIMIT_NOFILE: _NUM_FILES,
         resource.RLIMIT_CORE: 0,
