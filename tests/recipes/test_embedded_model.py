@@ -1,6 +1,5 @@
 """The shipped tokenizer and model: exact round trips, one token per word, and the skills SDPO needs of the base."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from recipes.embedded.make_tokenizer import make_tokenizer
 from recipes.embedded.mixture import teacher_messages
-from recipes.embedded.task import splits, version_2
+from recipes.embedded.task import splits, version_1, version_2
 from recipes.minimal_sdpo import MODEL, MinimalSDPO, Settings, generate
 
 TOKENIZER = AutoTokenizer.from_pretrained(MODEL)
@@ -77,11 +76,24 @@ def test_base_copies_a_shown_solution(base):
     assert sum(a == b for a, b in zip(written, wanted, strict=True)) / len(wanted) >= 0.95
 
 
-def test_base_uses_an_error(base):
-    questions = splits()["test"]
-    conventions = [version_2()[question.device] for question in questions]
-    tried = [replace(c, verb="set" if c.verb != "set" else "put") for c in conventions]
-    errors = [f"unknown verb {convention.verb}." for convention in tried]
-    written = answers(base, [teacher_messages(q, feedback=e) for q, e in zip(questions, errors, strict=True)])
-    repeated = sum(f".{c.verb}(" in text for c, text in zip(tried, written, strict=True))
-    assert repeated / len(questions) < 0.05
+def share_with(word_of, questions, texts):
+    return sum(word_of(question) in text for question, text in zip(questions, texts, strict=True)) / len(questions)
+
+
+def test_base_turns_away_from_a_refused_verb(base):
+    known, wanted = version_1(), version_2()
+    questions = [q for q in splits()["test"] if known[q.device].verb != wanted[q.device].verb]
+    errors = [f"unknown verb {known[q.device].verb}." for q in questions]
+    plain = answers(base, [q.messages for q in questions])
+    told = answers(base, [teacher_messages(q, feedback=e) for q, e in zip(questions, errors, strict=True)])
+    assert share_with(lambda q: f".{known[q.device].verb}(", questions, plain) > 0.6
+    assert share_with(lambda q: f".{known[q.device].verb}(", questions, told) < 0.2
+
+
+def test_base_keeps_what_an_error_says_was_accepted(base):
+    known, wanted = version_1(), version_2()
+    questions = [q for q in splits()["test"] if known[q.device].key != wanted[q.device].key]
+    errors = [f"{wanted[q.device].verb}: unknown key {known[q.device].key}." for q in questions]
+    told = answers(base, [teacher_messages(q, feedback=e) for q, e in zip(questions, errors, strict=True)])
+    assert share_with(lambda q: f".{wanted[q.device].verb}(", questions, told) > 0.95
+    assert share_with(lambda q: f"{known[q.device].key}=", questions, told) < 0.2
