@@ -2,8 +2,9 @@
 
 The prompt `shower in the attic to 6` asks for `shower.move(room=attic,value=6)`; which verb, which key and which order
 of the arguments a device wants is undocumented. A refused call returns one short error about the first problem only, as
-real APIs do, behind the words that it accepted (`move: unknown key power.`). With `weak` feedback an error rules out what
-was tried and names no right word that the call did not have; `strong` names it. The scorer is stateless: everything it needs is in the row's ground truth.
+real APIs do, behind the words that it accepted (`move: unknown key power.`). With `weak` feedback an error rules out
+what was tried and names no right word that the call did not have; `strong` names it. The scorer is stateless: all that
+it needs is in the row's ground truth.
 """
 
 from __future__ import annotations
