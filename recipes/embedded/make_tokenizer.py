@@ -33,7 +33,16 @@ CHAT_TEMPLATE = (
     "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
 )
 
-_ERRORS = """unknown verb; no verb; , use;: unknown key;: missing;: room must come first; last;bad call""".split(";")
+_ERRORS = [
+    "unknown verb",
+    "no verb",
+    ", use",
+    ": unknown key",
+    ": missing",
+    ": room must come first",
+    " last",
+    "bad call",
+]
 _TEMPLATES = [REPROMPT_TEMPLATE, SOLUTION_TEMPLATE, FEEDBACK_TEMPLATE]
 
 
