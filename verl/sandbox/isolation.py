@@ -129,6 +129,7 @@ def _environment(*python_path: str) -> dict[str, str]:
         "PYTHONPATH": ":".join(python_path),
         "PYTHONHASHSEED": "0",
         "OMP_NUM_THREADS": "1",
+        "MALLOC_ARENA_MAX": "1",  # each further one reserves 64 MiB of a limit that counts addresses
         "OPENBLAS_NUM_THREADS": "1",
     }
 
