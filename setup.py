@@ -26,6 +26,7 @@ setup(
         "pyyaml>=6",
         "safetensors>=0.6",
         "rich>=13",
+        "math-verify[antlr4_9_3]>=0.9",
     ],
     extras_require={
         "vllm": ["vllm==0.32.0"],

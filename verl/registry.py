@@ -40,6 +40,10 @@ class Table:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         return f"{name!r} is not a known {self.what}; known are {', '.join(self.names)}.{hint}"
 
+    def location(self, name: str) -> str:
+        """The row of a known name, `module:attribute`."""
+        return self._rows[name]
+
     def load(self, name: str) -> Any:
         """Import the code behind a name. Raises ValueError, with the known names, for an unknown one."""
         if problem := self.problem(name):

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FLOORS = {
     0: ["verl.types", "verl.protocol", "verl.config", "verl.registry"],
-    1: ["verl.algorithms", "verl.self_distillation", "verl.rewards", "verl.dataset"],
+    1: ["verl.algorithms", "verl.self_distillation", "verl.rewards", "verl.sandbox", "verl.dataset"],
     2: ["verl.models", "verl.rollout", "verl.weights", "verl.checkpoint", "verl.tracking"],
     3: ["verl.single_controller", "verl.workers"],
     4: ["verl.trainer"],
@@ -23,6 +23,7 @@ NEIGHBOURS = {
     ("verl.rollout", "verl.models"),
     ("verl.weights", "verl.models"),
     ("verl.weights", "verl.rollout"),
+    ("verl.rewards", "verl.sandbox"),
     ("verl.workers", "verl.single_controller"),
     ("recipes", "data"),
 } | {(a, b) for a in FLOORS[0] for b in FLOORS[0]}

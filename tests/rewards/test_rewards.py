@@ -13,12 +13,38 @@ def test_a_data_source_finds_its_scorer():
     assert compute_score("sciknoweval", "<answer>A</answer>", "B", {"index": "3"})["score"] == 0.0
 
 
-def test_every_row_of_the_table_can_be_loaded():
-    assert all(callable(SCORERS.load(name)) for name in SCORERS.names)
+BASE_KEYS = {"score", "acc", "pred", "incorrect_format", "feedback"}
+MATH_KEYS = BASE_KEYS | {"truncated", "truncated_and_missing_answer"}
+CODE_KEYS = MATH_KEYS | {"error_in_test_cases", "timed_out"}
+CALL = '{"device": "lamp", "room": "attic", "level": 3, "verb": "move", "key": "value", "order": "first"}'
+CALLS = '[{"Action": "ping", "Action_Input": "{}"}]'
+TESTS = '{"inputs": ["1"], "outputs": ["1"], "testtype": "stdin", "fn_name": "", "time_limit": 1}'
+FAMILIES = {
+    "code": (CODE_KEYS, TESTS, None),  # what needs a sandbox is in its own tests
+    "gpqa": (BASE_KEYS, "B", "\\boxed{B}"),
+    "home_api": (BASE_KEYS, CALL, "lamp.move(room=attic,value=3)"),
+    "math_answer": (MATH_KEYS, "0.5", "\\boxed{1/2}"),
+    "mcq": (BASE_KEYS, "B", "<answer>B</answer>"),
+    "mmlu_pro": (BASE_KEYS, "B", "The answer is (B)."),
+    "tooluse": (BASE_KEYS, CALLS, "Action: ping\nAction Input: {}"),
+}
+
+
+@pytest.mark.parametrize("info", [None, {}, {"truncated": True, "num_turns": 1, "feedback_may_reveal_answer": True}])
+@pytest.mark.parametrize("data_source", SCORERS.names)
+def test_all_scorers_of_a_family_return_its_keys(data_source, info):
+    keys, gold, right = FAMILIES[SCORERS.load(data_source).__module__.rpartition(".")[2]]
+    for response in ["", "something else", *([right] if right else [])]:
+        found = compute_score(data_source, response, gold, info)
+        assert found.keys() == keys
+        is_wanted = response == right and not (data_source == "home_api" and (info or {}).get("truncated"))
+        assert (found["score"], found["acc"]) == (float(is_wanted), float(is_wanted))
+        assert isinstance(found["feedback"], str)
+        assert not (is_wanted and found["feedback"])
 
 
 def test_an_unknown_data_source_is_named_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"'sciknowevl'.*home_api, sciknoweval.*mean 'sciknoweval'"):
+    with pytest.raises(ValueError, match=r"'sciknowevl'.*home_api, .*sciknoweval.*mean 'sciknoweval'"):
         compute_score("sciknowevl", "A", "A")
 
 

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from pathlib import Path
 
 import pytest
 from toy_worker import Toy
@@ -28,8 +29,6 @@ def make_group():
 
 
 def assert_gone(pids):
-    from pathlib import Path
-
     deadline = time.monotonic() + 10
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
         assert time.monotonic() < deadline, "a worker outlived its group"
@@ -65,6 +64,38 @@ def test_death_while_idle_is_noticed_by_the_next_call(make_group):
     os.kill(group.pid()[0], signal.SIGKILL)
     with pytest.raises(WorkerDied, match="toy rank 0"):
         group.fail_on(5, waits=True)
+
+
+def test_replace_ends_a_rank_that_hangs_in_native_code(make_group, tmp_path):
+    group = make_group(log_dir=tmp_path)
+    pids = group.pid()
+    hanging, queued = group.start_on(1, "hang"), group.start_on(1, "add", 1)
+    group.wait_any([hanging], timeout=0.5)
+    assert not hanging.is_done
+    group.replace(1)
+    assert_gone(pids[1:])
+    assert [type(lost.outcome()) for lost in (hanging, queued)] == [WorkerDied, WorkerDied]
+    zero, one = group.pid()
+    assert zero == pids[0]
+    assert one != pids[1]
+
+
+def test_processes_of_a_replaced_worker_end_with_it(make_group):
+    group = make_group()
+    kept, ended = group.start_process()
+    hanging = group.start_on(1, "hang")
+    group.replace(1)
+    assert isinstance(hanging.outcome(), WorkerDied)
+    assert_gone([ended])
+    assert Path(f"/proc/{kept}").exists()
+
+
+def test_replace_mends_a_group_whose_rank_died(make_group):
+    group = make_group()
+    died = group.start_on(0, "die_on", 0).outcome()
+    assert isinstance(died, WorkerDied)
+    group.replace(0)
+    assert group.add(3) == [3, 3]
 
 
 def test_shutdown_leaves_no_process(make_group):

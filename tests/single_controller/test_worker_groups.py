@@ -73,6 +73,35 @@ def test_one_rank_alone(pair):
     assert pair.add(0) == [zero, one + 8]
 
 
+def test_outcome_of_a_failure_leaves_the_group_as_it_is(make_group):
+    group = make_group(start=5)
+    failed, good = group.start_on(1, "fail_on", 1), group.start_on(1, "add", 4)
+    assert isinstance(failed.outcome(), WorkerError)
+    assert str(failed.outcome()).startswith(f"toy rank 1 on {HOST} failed: KeyError: 'what a mistake'")
+    assert good.outcome() == 9
+    assert group.add(1) == [6, 10]
+
+
+def test_replaced_rank_is_new_and_the_others_are_not(make_group):
+    group = make_group(start=5)
+    assert group.add(1) == [6, 6]
+    started = group.replace(1)
+    assert group.add(1) == [7, 6]
+    assert started.is_done
+    assert started.result() is None
+    assert group.rank_of() == (0, 2)
+    group.ready()
+
+
+def test_replacement_that_cannot_be_made_says_why(make_group, tmp_path):
+    flag = tmp_path / "spoilt"
+    group = make_group(fails_if=str(flag))
+    group.ready()
+    flag.touch()
+    with raises_worker_error(f"toy rank 1 on {HOST} failed: ValueError: spoilt"):
+        group.replace(1).result()
+
+
 def test_stream_cannot_be_started_without_reading(pair):
     with pytest.raises(TypeError, match=r"use group\.count"):
         pair.start("count", [1])

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ from verl.single_controller import Arguments, Receiver, Results, Worker, dispatc
 
 
 class Toy(Worker):
-    def __init__(self, start: int = 0, fails_on: int | None = None) -> None:
+    def __init__(self, start: int = 0, fails_on: int | None = None, fails_if: str = "") -> None:
+        if fails_if and os.path.exists(fails_if):
+            raise ValueError("spoilt")
         if self.rank_info.rank == fails_on:
             raise ValueError(f"no start with {start}")
         self.total = start
@@ -51,6 +54,14 @@ class Toy(Worker):
         if waits:
             time.sleep(0.2)
             raise ConnectionError("peer closed the connection")  # what a collective says then
+
+    @dispatch()
+    def start_process(self) -> int:
+        return subprocess.Popen(["sleep", "1000"]).pid
+
+    @dispatch()
+    def hang(self) -> None:
+        10**10**10  # native code that neither signals nor threads interrupt
 
     @dispatch()
     def send_to(self, receiver: Receiver, payload: int) -> list[int]:

@@ -46,3 +46,9 @@ def test_dump_keeps_its_own_fields_and_takes_arrays(tmp_path):
     path = dump_samples(tmp_path, 1, [sample(1.0, output="other", tags=np.arange(2))], str)
     record = json.loads(path.read_text())
     assert record["output"] == "four" and record["tags"] == [0, 1]
+
+
+def test_dump_shows_what_the_teacher_read(tmp_path):
+    path = dump_samples(tmp_path, 1, [sample(0.0), sample(1.0)], lambda ids: f"text {ids}", [[7, 8], []])
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["teacher_prompt"] for line in lines] == ["text [7, 8]", ""]

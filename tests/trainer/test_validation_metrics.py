@@ -2,19 +2,26 @@
 
 import statistics
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verl.trainer.validation_metrics import bootstrap_metrics, subset_sizes, validation_metrics
+from verl.trainer.validation_metrics import bootstrap_metrics, error_shares, subset_sizes, validation_metrics
 from verl.types import Prompt, Reward, Rollout, Sample
 
 
 def make(uid, acc, source="src", **extras):
     prompt = Prompt(int(uid), [], [1], source, "gt")
     return Sample(uid, prompt, Rollout(0, [1], [2], [0.0], [1], "stop", 0), "", Reward(acc * 2, acc, "", extras))
+
+
+def test_failed_scorers_show_by_source():
+    samples = [make("0", 1.0, "a"), make("0", 0.0, "a"), make("1", 0.0, "b")]
+    samples[1] = replace(samples[1], reward=Reward(0.0, 0.0, error="Traceback"))
+    assert error_shares(samples) == {"val-aux/a/reward_error": 0.5, "val-aux/b/reward_error": 0.0}
 
 
 def slow(values, preds):

@@ -1,20 +1,31 @@
-"""Scoring through worker groups: same rewards in process and in Ray."""
+"""Scoring through worker groups: same rewards in process and in Ray; scorers that raise, hang and die."""
 
 import pytest
 
-from verl.config.root import CustomRewardConfig
+from verl.config import SandboxConfig
+from verl.config.root import CustomRewardConfig, RewardConfig
 from verl.single_controller import LocalWorkerGroup, WorkerError
 from verl.types import Reward
-from verl.workers.reward import RewardPool, RewardWorker, ScoreItem
+from verl.workers.reward import RewardErrors, RewardPool, RewardWorker, ScoreItem
 
 SCORER = """
-import os, signal, time
+import ctypes, os, sys, time
 
 def grade(data_source, solution_str, ground_truth, extra_info=None, bonus=0.0):
     if solution_str == "crash":
         raise ZeroDivisionError("no answer")
+    if solution_str == "exit":
+        sys.exit("enough")
     if solution_str == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
+        os._exit(0)
+    if solution_str == "segfault":
+        ctypes.string_at(0)
+    if solution_str == "hang":
+        10 ** 10**10  # native code, which no signal and no thread interrupts
+    if solution_str == "pid":
+        return {"score": 0.0, "pid": os.getpid()}
+    if solution_str == "policy":
+        return {"score": 0.0, "told": extra_info["feedback_may_reveal_answer"]}
     time.sleep((extra_info or {}).get("seconds", 0.0))
     correct = solution_str == ground_truth
     feedback = "" if correct else "wrong"
@@ -31,16 +42,17 @@ def make_pool(request, tmp_path):
         group_cls = LocalWorkerGroup
     path = tmp_path / "scorer.py"
     path.write_text(SCORER)
-    pools = []
+    groups = []
 
-    def make(custom=None, num_ranks=2):
-        custom = custom or CustomRewardConfig(str(path), "grade", {"bonus": 0.5})
-        pools.append(RewardPool(group_cls("reward", RewardWorker, (custom,), num_ranks=num_ranks)))
-        return pools[-1]
+    def make(custom=None, num_ranks=2, **settings):
+        custom, config = custom or CustomRewardConfig(str(path), "grade", {"bonus": 0.5}), RewardConfig(**settings)
+        group = group_cls("reward", RewardWorker, (custom, config, SandboxConfig()), num_ranks=num_ranks)
+        groups.append(group)
+        return RewardPool(group, config)
 
     yield make
-    for pool in pools:
-        pool.shutdown()
+    for group in groups:
+        group.shutdown()
 
 
 def test_custom_scorer_with_errors_counted(make_pool):
@@ -66,22 +78,89 @@ def test_scorers_of_the_package_are_chosen_by_data_source(make_pool):
 
 
 def test_missing_scorer_ends_the_start(make_pool):
-    pool = make_pool(CustomRewardConfig("/absent/scorer.py"), num_ranks=1)
     with pytest.raises(WorkerError, match=r"reward rank 0 .*/absent/scorer\.py"):
-        pool.group.ready()
+        make_pool(CustomRewardConfig("/absent/scorer.py"), num_ranks=1)
+
+
+@pytest.mark.parametrize("policy", [False, True])
+def test_scorers_are_told_whether_feedback_may_reveal_the_answer(make_pool, policy):
+    pool = make_pool(num_ranks=1, feedback_may_reveal_answer=policy)
+    pool.submit([ScoreItem(0, "any", "policy", "A", {"truncated": True, "feedback_may_reveal_answer": not policy})])
+    assert dict(pool.results())[0].extras == {"told": policy}
+
+
+def test_too_many_errors_stop_the_run_with_the_reason(make_pool):
+    pool = make_pool(max_error_share=0.25)
+    pool.submit([ScoreItem(i, "any", "A" if i < 6 else "crash", "A") for i in range(8)])
+    assert len(dict(pool.results())) == 8  # a quarter is not more than a quarter
+    pool.submit([ScoreItem(i, "any", "A" if i < 5 else "exit", "A") for i in range(8)])
+    with pytest.raises(RewardErrors) as caught:
+        dict(pool.results())
+    text = str(caught.value)
+    assert text.startswith(
+        "3 of a batch's 8 responses could not be scored, more than reward_model.max_error_share=0.25"
+    )
+    assert "3 of them like this:\nTraceback" in text
+    assert text.endswith("SystemExit: enough")
 
 
 @pytest.mark.parametrize("make_pool", ["ray"], indirect=True)
 def test_results_come_as_they_are_finished(make_pool):
     pool = make_pool()
-    pool.group.ready()
     pool.submit([ScoreItem(0, "any", "A", "A", {"seconds": 0.8}), ScoreItem(1, "any", "A", "A")])
     assert [request_id for request_id, _ in pool.results()] == [1, 0]
 
 
 @pytest.mark.parametrize("make_pool", ["ray"], indirect=True)
-def test_dead_worker_is_reported(make_pool):
-    pool = make_pool(num_ranks=1)
-    pool.submit([ScoreItem(0, "any", "die", "A")])
-    with pytest.raises(WorkerError, match=r"reward rank 0 on .* failed: WorkerDied"):
-        dict(pool.results())
+def test_hanging_and_dying_scorers_cost_their_own_response_only(make_pool):
+    pool = make_pool(timeout=3.0)
+    bad = {0: "hang", 1: "die", 5: "crash", 6: "segfault"}
+    items = [ScoreItem(i, "any", bad.get(i, "A"), "A") for i in range(12)]
+    pool.submit(items[:4])
+    pool.submit(items[4:])
+    rewards = dict(pool.results())
+    assert sorted(rewards) == list(range(12))
+    assert {i for i, reward in rewards.items() if reward.error} == bad.keys()
+    assert all(reward == Reward(1.5, 1.0, "", {"pred": "A"}) for i, reward in rewards.items() if i not in bad)
+    assert [rewards[i].score for i in bad] == [0.0] * 4
+    assert (
+        "TimeoutError: the scorer of data_source 'any' gave no result within reward_model.timeout=3 s"
+        in rewards[0].error
+    )
+    assert all("WorkerDied: process" in rewards[i].error for i in (1, 6))
+    assert pool.num_errors == 4
+
+
+@pytest.mark.parametrize("make_pool", ["ray"], indirect=True)
+def test_a_new_worker_serves_the_next_batch(make_pool):
+    pool = make_pool(num_ranks=1, max_error_share=1.0)
+    pids = []
+    for _ in range(2):
+        pool.submit([ScoreItem(0, "any", "pid", ""), ScoreItem(1, "any", "die", ""), ScoreItem(2, "any", "pid", "")])
+        rewards = dict(pool.results())
+        pids += [rewards[0].extras["pid"], rewards[2].extras["pid"]]
+    first, second, third, fourth = pids
+    assert second == third
+    assert len({first, second, fourth}) == 3
+
+
+@pytest.mark.parametrize("make_pool", ["ray"], indirect=True)
+def test_waiting_for_others_is_not_charged(make_pool):
+    """Eight responses of 0.3 s on one worker: each is within its own 2 s, all together are not."""
+    pool = make_pool(num_ranks=1, timeout=2.0)
+    pool.submit([ScoreItem(i, "any", "A", "A", {"seconds": 0.3}) for i in range(8)])
+    assert [reward.error for _, reward in pool.results()] == [""] * 8
+
+
+@pytest.mark.parametrize("make_pool", ["ray"], indirect=True)
+def test_where_it_hung_is_in_the_log(make_pool, tmp_path):
+    from verl.single_controller.ray_group import RayWorkerGroup
+
+    config = RewardConfig(timeout=1.0, max_error_share=1.0)
+    custom = CustomRewardConfig(str(tmp_path / "scorer.py"), "grade")
+    group = RayWorkerGroup("reward", RewardWorker, (custom, config, SandboxConfig()), log_dir=tmp_path)
+    pool = RewardPool(group, config)
+    pool.submit([ScoreItem(0, "any", "hang", "A")])
+    assert "has been ended and replaced" in dict(pool.results())[0].error
+    group.shutdown()
+    assert 'scorer.py", line' in (tmp_path / "reward-0.log").read_text()

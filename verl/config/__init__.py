@@ -14,6 +14,7 @@ from verl.config.data import DataConfig
 from verl.config.node import ConfigError, attempt, build, known_keys
 from verl.config.rollout import RolloutConfig, ValidationSamplingConfig
 from verl.config.root import ActorRolloutRefConfig, PPOConfig, SFTConfig
+from verl.config.sandbox import SandboxConfig
 from verl.config.self_distillation import SelfDistillationConfig
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "RefConfig",
     "RolloutConfig",
     "SFTConfig",
+    "SandboxConfig",
     "SelfDistillationConfig",
     "ValidationSamplingConfig",
     "attempt",

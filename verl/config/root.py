@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from verl.config.actor import ActorConfig, FSDPConfig, ModelConfig, OptimConfig, RefConfig
 from verl.config.data import DataConfig
-from verl.config.node import Node, NonNegative, Positive, Range
+from verl.config.node import Fraction, Node, NonNegative, Positive, Range
 from verl.config.rollout import RolloutConfig
+from verl.config.sandbox import SandboxConfig
 from verl.registry import ADVANTAGES, TRACKERS
 
 
@@ -84,6 +85,13 @@ class RewardConfig(Node):
 
     num_workers: Positive = 1
     """Processes that score responses."""
+    timeout: Annotated[float, Range(above=0)] = 300.0
+    """Seconds for one response, more than the slowest honest verdict takes (a code task runs all its tests). A scorer
+    that is overdue is killed, and the response counts as a scorer's error with score 0."""
+    max_error_share: Fraction = 0.5
+    """The run stops when more than this share of a batch's responses could not be scored; 1: never."""
+    feedback_may_reveal_answer: bool = False
+    """Lets scorers name the right answer in the feedback, and so to the teacher, where they can."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +169,7 @@ class PPOConfig(Node):
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     reward_model: RewardConfig = field(default_factory=RewardConfig)
     custom_reward_function: CustomRewardConfig = field(default_factory=CustomRewardConfig)
+    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     ray_kwargs: RayConfig = field(default_factory=RayConfig)
     max_model_len: Positive | None = None

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from verl.rewards.verdict import verdict
+
 _ENDS_IN_ANSWER = re.compile(r"<answer>(?:(?!</?answer>).)*</answer>\s*\Z", re.DOTALL)
 
 
@@ -17,11 +19,4 @@ def compute_score(solution_str: str, ground_truth: str, extra_info: dict[str, An
     `incorrect_format` is 0 when the response ends in a well-formed answer tag, else 1.
     """
     pred = solution_str.rpartition("<answer>")[2].partition("</answer>")[0].strip()
-    score = float(pred == ground_truth.strip())
-    return {
-        "score": score,
-        "acc": score,
-        "pred": pred,
-        "incorrect_format": int(_ENDS_IN_ANSWER.search(solution_str) is None),
-        "feedback": "",
-    }
+    return verdict(pred == ground_truth.strip(), pred, has_format=_ENDS_IN_ANSWER.search(solution_str) is not None)

@@ -5,13 +5,41 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from verl.config.sandbox import SandboxConfig
 from verl.registry import Table
+from verl.sandbox import isolation_problem
+
+_CODE = "verl.rewards.code:compute_sparse_score"
+_MATH = "verl.rewards.math_answer:compute_score"
+_MCQ = "verl.rewards.mcq:compute_score"
 
 SCORERS = Table(
     "data_source",
     {
+        "aime24": _MATH,
+        "aime25": _MATH,
+        "amc23": _MATH,
+        "code": _CODE,
+        "code_elo": _CODE,
+        "codeforces": _CODE,
+        "dapo_math": _MATH,
+        "deepcoder": _CODE,
+        "deepmath": _MATH,
+        "gpqa": "verl.rewards.gpqa:compute_score",
+        "gsm8k": _MATH,
         "home_api": "verl.rewards.home_api:compute_score",
-        "sciknoweval": "verl.rewards.mcq:compute_score",
+        "humanevalplus": _CODE,
+        "livecodebench": _CODE,
+        "math": _MATH,
+        "math500": _MATH,
+        "mbppplus": _CODE,
+        "mcq": _MCQ,
+        "mmlu_pro": "verl.rewards.mmlu_pro:compute_score",
+        "polaris": _MATH,
+        "primeintellect": _CODE,
+        "sciknoweval": _MCQ,
+        "taco": _CODE,
+        "tooluse": "verl.rewards.tooluse:compute_score",
     },
 )
 
@@ -40,6 +68,16 @@ def check_sources(data_sources: Iterable[str], has_custom: bool) -> list[str]:
     if has_custom:
         return []
     return [problem for source in sorted(set(data_sources)) if (problem := _problem(source))]
+
+
+def check_isolation(data_sources: Iterable[str], has_custom: bool, config: SandboxConfig) -> list[str]:
+    """Whether this machine can grade programs, for the start-up check: a sentence that says what to install if not.
+
+    Only asked where a data source has programs, since a sandbox is started to find out.
+    """
+    runs_programs = not has_custom and any(SCORERS.location(source) == _CODE for source in data_sources)
+    problem = isolation_problem(config) if runs_programs else None
+    return [problem] if problem else []
 
 
 def _problem(data_source: str) -> str | None:

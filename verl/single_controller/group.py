@@ -4,11 +4,13 @@
     for item in group.generate(parts): ...  a streaming method: items of all ranks, as they are made
     group.start("update_policy", parts)     the same without waiting: a `Pending`
     group.start_on(1, "score", items)       one rank only
+    group.replace(1)                        end that rank, whatever it is doing, and start a new one in its place
     group.receiver("receive_bucket")        something a *worker of another group* calls this group with
 
 Two groups keep this contract, and the same tests: `RayWorkerGroup` (processes, machines, GPUs) and `LocalWorkerGroup`
 (the driver's own process: for tests, debuggers and one-process runs). Both raise `WorkerError` when a worker raises or
-dies, and end the whole group then: its other ranks may sit in a collective that can never complete.
+dies, and end the whole group then: its other ranks may sit in a collective that can never complete. Where ranks work
+each for itself, `Pending.outcome` gives the error without ending anything, and `replace` mends the group.
 """
 
 from __future__ import annotations
@@ -30,7 +32,11 @@ class Pending(Protocol):
         ...
 
     def result(self) -> Any:
-        """Wait for it and give what the direct call would have given. Raises WorkerError."""
+        """Wait for it and give what the direct call would have given. Raises WorkerError, and the group has ended."""
+        ...
+
+    def outcome(self) -> Any | WorkerError:
+        """Like `result`, but a failure is returned, not raised, and the group goes on: for calls of one rank alone."""
         ...
 
 
@@ -90,8 +96,17 @@ class WorkerGroup(ABC):
         """A method of this group for the workers of another one. Waits until this group is ready."""
 
     @abstractmethod
-    def wait_any(self, pendings: Sequence[Pending]) -> None:
-        """Wait until at least one of this group's pending calls is done."""
+    def replace(self, rank: int) -> Pending:
+        """End one worker, in the middle of a call or dead already, and begin to construct a new one in its place.
+
+        Only for roles whose ranks do not meet in collectives. Calls of the old worker that are not done are lost: their
+        outcome is `WorkerDied`. Receivers made before know only the old worker. The result is done when the new worker
+        is constructed; calls can be started at once.
+        """
+
+    @abstractmethod
+    def wait_any(self, pendings: Sequence[Pending], timeout: float | None = None) -> None:
+        """Wait until at least one of this group's pending calls is done, or `timeout` seconds have passed."""
 
     @abstractmethod
     def shutdown(self) -> None:

@@ -18,20 +18,24 @@ from verl.single_controller.group import Pending, Receiver, WorkerGroup
 from verl.single_controller.worker import RankInfo, Worker, make_worker
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Done:
     """A call that ran when it was started."""
 
+    group: LocalWorkerGroup
     value: Any = None
-    error: WorkerError | None = None
+    """What it returned, or the WorkerError."""
 
     @property
     def is_done(self) -> bool:
         return True
 
     def result(self) -> Any:
-        if self.error:
-            raise self.error
+        if isinstance(self.value, WorkerError):
+            raise self.group._end(self.value)
+        return self.value
+
+    def outcome(self) -> Any | WorkerError:
         return self.value
 
 
@@ -55,13 +59,13 @@ class LocalWorkerGroup(WorkerGroup):
         num_ranks: int = 1,
     ) -> None:
         super().__init__(role, worker_cls, num_ranks)
+        self._args, self._kwargs = args, kwargs or {}
         self.workers: list[Worker] = []
         for rank in range(num_ranks):
-            info = RankInfo(rank, num_ranks, rank)
             try:
-                self.workers.append(make_worker(worker_cls, info, *args, **(kwargs or {})))
+                self.workers.append(self._make(rank))
             except Exception as error:
-                self._fail(rank, error)
+                self._end(self._describe(rank, error))
                 break
 
     def ready(self) -> None:
@@ -71,7 +75,16 @@ class LocalWorkerGroup(WorkerGroup):
         self.ready()
         return _LocalReceiver(self, method)
 
-    def wait_any(self, pendings: Sequence[Pending]) -> None:
+    def replace(self, rank: int) -> Pending:
+        """A new object in place of the old one, which is forgotten: a call that hangs cannot be ended in process."""
+        self._check_usable()
+        try:
+            self.workers[rank] = self._make(rank)
+        except Exception as error:
+            return _Done(self, self._describe(rank, error))
+        return _Done(self)
+
+    def wait_any(self, pendings: Sequence[Pending], timeout: float | None = None) -> None:
         """Nothing to wait for: a local call is done when it has been started."""
 
     def shutdown(self) -> None:
@@ -86,8 +99,8 @@ class LocalWorkerGroup(WorkerGroup):
             try:
                 results.append(getattr(self.workers[rank], method)(*args, **kwargs))
             except Exception as error:
-                return _Done(error=self._fail(rank, error))
-        return _Done(collect(results))
+                return _Done(self, self._describe(rank, error))
+        return _Done(self, collect(results))
 
     def _stream(self, method: str, calls: Sequence[Call], wanted: range) -> Iterator[Any]:
         streams = {
@@ -102,15 +115,24 @@ class LocalWorkerGroup(WorkerGroup):
                     del streams[rank]
                     continue
                 except Exception as error:
-                    raise self._fail(rank, error) from error
+                    raise self._end(self._describe(rank, error)) from error
                 if rank in wanted:
                     yield item
 
-    def _fail(self, rank: int, error: Exception) -> WorkerError:
-        self._failure = Failure.of(error).as_error(self.role, rank, socket.gethostname())
-        if self._failure is not error:
-            self._failure.__cause__ = error
-        return self._failure
+    def _make(self, rank: int) -> Worker:
+        info = RankInfo(rank, self.world_size, rank)
+        return make_worker(self.worker_cls, info, *self._args, **self._kwargs)
+
+    def _describe(self, rank: int, error: Exception) -> WorkerError:
+        described = Failure.of(error).as_error(self.role, rank, socket.gethostname())
+        if described is not error:
+            described.__cause__ = error
+        return described
+
+    def _end(self, error: WorkerError) -> WorkerError:
+        """The group takes no more calls."""
+        self._failure = error
+        return error
 
 
 @dataclass(frozen=True)

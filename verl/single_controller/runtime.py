@@ -33,6 +33,7 @@ def ray_session(ray_init: Mapping[str, Any] | None = None) -> Iterator[None]:
 def start_ray(ray_init: Mapping[str, Any]) -> None:
     """Start a private cluster, or join the one that `ray_init` or RAY_ADDRESS names."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_process_group_cleanup_enabled", "1")  # a worker's own processes end with it
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # workers without a GPU keep their environment
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
     address = ray_init.get("address") or os.environ.get("RAY_ADDRESS") or "local"

@@ -1,8 +1,8 @@
 """Rollouts and validation responses as JSON Lines, for people and for replay.
 
 One file for each step, one line for each response: input, output, gts (ground truth), score, step, acc, feedback,
-error, and every further key of the scorer. All lines of a file have the same keys: a key that a scorer left out is null
-there, so columns never shift against each other.
+error, in training also teacher_prompt (what the teacher read instead of the input), and every further key of the
+scorer. All lines of a file have the same keys: a key that a scorer left out is null there, so columns never shift.
 """
 
 from __future__ import annotations
@@ -18,17 +18,24 @@ from verl.types import Sample
 
 
 def dump_samples(
-    folder: str | os.PathLike[str], step: int, samples: Sequence[Sample], decode: Callable[[list[int]], str]
+    folder: str | os.PathLike[str],
+    step: int,
+    samples: Sequence[Sample],
+    decode: Callable[[list[int]], str],
+    teacher_prompts: Sequence[list[int]] | None = None,
 ) -> Path:
     """Write `<folder>/<step>.jsonl` (replacing it whole) and return its path.
 
     Args:
-        decode: token ids to text; the prompt is written as the model saw it.
+        decode: token ids to text; prompts are written as the models saw them.
+        teacher_prompts: one for each sample, empty where it has no target; None leaves the key out.
     """
     extras = dict.fromkeys(key for sample in samples for key in sample.reward.extras)
     lines: list[str] = []
-    for sample in samples:
+    for index, sample in enumerate(samples):
         record = _record(sample, step, decode)
+        if teacher_prompts is not None:
+            record["teacher_prompt"] = decode(ids) if (ids := teacher_prompts[index]) else ""
         record |= {key: sample.reward.extras.get(key) for key in extras if key not in record}
         lines.append(json.dumps(record, ensure_ascii=False, default=_plain) + "\n")
     path = Path(folder) / f"{step}.jsonl"

@@ -59,14 +59,15 @@ class BaseListener:
 
 
 class RolloutDump(BaseListener):
-    """Writes every step's rollouts as JSON Lines."""
+    """Writes every step's rollouts as JSON Lines, with what the teacher was shown for each."""
 
     def __init__(self, folder: str, data: RunData) -> None:
         self.folder = folder
         self.data = data
 
     def after(self, step: Step) -> None:
-        dump_samples(self.folder, step.number, step.samples, self.data.tokenizer.decode)
+        prompts = [row.teacher_prompt_ids for row in step.rows]  # rows are in the order of their samples
+        dump_samples(self.folder, step.number, step.samples, self.data.tokenizer.decode, prompts)
 
 
 class Validation(BaseListener):

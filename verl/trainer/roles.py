@@ -77,7 +77,7 @@ def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
         rewards = RayWorkerGroup(
             "reward",
             RewardWorker,
-            (config.custom_reward_function,),
+            (config.custom_reward_function, config.reward_model, config.sandbox),
             num_ranks=config.reward_model.num_workers,
             env=_thread_env(os.cpu_count() or 1),
             log_dir=log_dir,
@@ -98,7 +98,7 @@ def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
                 logger.info("  %s: ready after %.0f s", group.role, time.monotonic() - begin)
             setup.result()
             logger.info("  models: loaded after %.0f s", time.monotonic() - begin)
-            yield Roles(actor, RolloutPool(engines), RewardPool(rewards), spec)
+            yield Roles(actor, RolloutPool(engines), RewardPool(rewards, config.reward_model), spec)
         finally:
             for group in groups:
                 group.shutdown()
@@ -112,13 +112,15 @@ def local_roles(config: PPOConfig, num_optimizer_steps: int) -> Iterator[Roles]:
         "actor", ActorWorker, (config.actor_rollout_ref, config.algorithm, config.trainer, num_optimizer_steps)
     )
     engines = LocalWorkerGroup("rollout", RolloutWorker, (spec,))
-    rewards = LocalWorkerGroup("reward", RewardWorker, (config.custom_reward_function,))
+    rewards = LocalWorkerGroup(
+        "reward", RewardWorker, (config.custom_reward_function, config.reward_model, config.sandbox)
+    )
     groups = (actor, engines, rewards)
     try:
         for group in groups:
             group.ready()
         actor.setup()
-        yield Roles(actor, RolloutPool(engines), RewardPool(rewards), spec)
+        yield Roles(actor, RolloutPool(engines), RewardPool(rewards, config.reward_model), spec)
     finally:
         for group in groups:
             group.shutdown()

@@ -8,7 +8,7 @@ from typing import Any
 from verl.config import PPOConfig
 from verl.dataset import StatefulSampler, encode_messages, fingerprint, load_dataset
 from verl.models.loading import load_tokenizer
-from verl.rewards import check_sources
+from verl.rewards import check_isolation, check_sources
 from verl.types import Message, Prompt
 
 
@@ -42,7 +42,7 @@ class RunData:
 def load_run_data(config: PPOConfig) -> RunData:
     """Read tokenizer and data sets and lay out the run.
 
-    Raises ValueError when a data set has fewer prompts than one step needs, or a row that nobody can score.
+    Raises ValueError when a data set has fewer prompts than one step needs, or a row that nobody can score here.
     """
     data, model, trainer = config.data, config.actor_rollout_ref.model, config.trainer
     tokenizer = load_tokenizer(str(model.tokenizer_path or model.path), model.trust_remote_code)
@@ -55,7 +55,8 @@ def load_run_data(config: PPOConfig) -> RunData:
         )
     validation = load_dataset(data.val_files, tokenizer, data, data.val_max_samples) if data.val_files else []
     sources = {prompt.data_source for prompt in [*train, *validation]}
-    if problems := check_sources(sources, has_custom=config.custom_reward_function.path is not None):
+    has_custom = config.custom_reward_function.path is not None
+    if problems := check_sources(sources, has_custom) or check_isolation(sources, has_custom, config.sandbox):
         raise ValueError("\n".join(problems))
     seed = data.seed if data.seed is not None else trainer.seed
     sampler = StatefulSampler(len(train), data.train_batch_size, data.shuffle, seed)

@@ -16,7 +16,7 @@ from verl.trainer.assemble import spread
 from verl.trainer.roles import Roles
 from verl.trainer.run_data import RunData
 from verl.trainer.sampling import derive_seed, sample_and_score
-from verl.trainer.validation_metrics import validation_metrics
+from verl.trainer.validation_metrics import error_shares, validation_metrics
 from verl.types import Sample, Sampling
 
 MAX_TEACHER_PROMPTS = 64
@@ -37,7 +37,7 @@ def validate(
         rewards=roles.rewards,
         decode=data.decode,
     )
-    metrics = validation_metrics(samples)
+    metrics = validation_metrics(samples) | error_shares(samples)
     if has_teacher:
         metrics |= teacher_accuracy(config, data, roles, samples)
     return metrics, samples

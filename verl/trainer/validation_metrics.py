@@ -51,6 +51,14 @@ def validation_metrics(samples: Sequence[Sample]) -> dict[str, float]:
     return metrics
 
 
+def error_shares(samples: Sequence[Sample]) -> dict[str, float]:
+    """`val-aux/<data_source>/reward_error`: share of responses that count as wrong because their scorer failed."""
+    by_source: dict[str, list[bool]] = defaultdict(list)
+    for sample in samples:
+        by_source[sample.prompt.data_source].append(bool(sample.reward.error))
+    return {f"val-aux/{source}/reward_error": sum(found) / len(found) for source, found in by_source.items()}
+
+
 def _variables(samples: Sequence[Sample]) -> list[tuple[str, list[list[float]], list[list[Any]] | None]]:
     """Each variable of one data source with its values and the preds, both by prompt."""
     table: Table = defaultdict(lambda: defaultdict(list))

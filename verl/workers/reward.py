@@ -1,21 +1,29 @@
 """The reward role: workers that score responses as they end, off the driver's thread, and the pool that feeds them.
 
-A response is handed to the least loaded worker at once and waits in that worker's queue, so workers go on while the
-driver is busy elsewhere. One response is one call, because scoring times differ by orders of magnitude (a letter is
-compared, a program is run). A scorer that raises costs its response the score, not the run.
+Scorers are the part of a run that strangers write and hostile text drives, so they raise, hang and die. A hanging one
+cannot be ended from within its process: a thread cannot be killed, and native code does not look at signals. So the
+pool gives each worker one response at a time, knows therefore which response a death or a delay is to be charged to,
+and ends and replaces that worker alone. The response gets score 0 and the reason; those that wait do not notice.
 """
 
 from __future__ import annotations
 
+import faulthandler
+import os
+import re
+import sys
+import time
 import traceback
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from verl import rewards
-from verl.config.root import CustomRewardConfig
-from verl.single_controller import Pending, Worker, WorkerGroup, dispatch
+from verl.config import SandboxConfig
+from verl.config.root import CustomRewardConfig, RewardConfig
+from verl.rewards import code_runner
+from verl.single_controller import Pending, Worker, WorkerDied, WorkerError, WorkerGroup, dispatch
 from verl.types import Reward
 
 
@@ -31,77 +39,187 @@ class ScoreItem:
     extra_info: dict[str, Any] = field(default_factory=dict)
 
 
+class RewardErrors(RuntimeError):
+    """Too many responses of one batch could not be scored, so the batch would teach nothing but the scorer's faults."""
+
+
+def _share(sandbox: SandboxConfig, num_processes: int) -> SandboxConfig:
+    """This process's part of the cores, where the number of programs at the same time is not set."""
+    num_workers = sandbox.num_workers or max(1, len(os.sched_getaffinity(0)) // num_processes)
+    return replace(sandbox, num_workers=num_workers)
+
+
 class RewardWorker(Worker):
     """Scores responses in its own process.
 
     Args:
         custom: the user's scorer; without a path, `verl.rewards` chooses one by `data_source`.
+        config: what scorers may tell, and how long they may take.
+        sandbox: for programs that are graded in this process; it is made when the first one comes.
     """
 
-    def __init__(self, custom: CustomRewardConfig) -> None:
+    def __init__(self, custom: CustomRewardConfig, config: RewardConfig, sandbox: SandboxConfig) -> None:
+        code_runner.configure(_share(sandbox, config.num_workers))
+        self._config = config
         self._compute_score: Callable[..., Any] = rewards.compute_score
         if custom.path:
             self._compute_score = rewards.load_custom(custom.path, custom.name, custom.reward_kwargs)
 
     @dispatch()
     def score(self, item: ScoreItem) -> Reward:
-        """Score one response. A scorer's exception gives score 0 and its traceback in `Reward.error`."""
+        """Score one response. A scorer's exception gives score 0 and its traceback in `Reward.error`.
+
+        A scorer that is overdue leaves a note of where it is in this process's log.
+        """
+        policy = {rewards.MAY_REVEAL_ANSWER: self._config.feedback_may_reveal_answer}
+        faulthandler.dump_traceback_later(self._config.timeout, file=sys.__stderr__ or sys.stderr)
         try:
             return rewards.score_to_reward(
                 self._compute_score(
                     data_source=item.data_source,
                     solution_str=item.solution_str,
                     ground_truth=item.ground_truth,
-                    extra_info=item.extra_info,
+                    extra_info=item.extra_info | policy,
                 )
             )
-        except Exception:
-            return Reward(score=0.0, acc=0.0, error=traceback.format_exc())
+        except (Exception, SystemExit):
+            return _failed(traceback.format_exc())
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    def close(self) -> None:
+        code_runner.close()
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A response that a worker is busy with."""
+
+    item: ScoreItem
+    pending: Pending
+    deadline: float
+    """On the monotonic clock."""
 
 
 class RewardPool:
     """All reward workers, as one.
 
+    Workers in the driver's own process (`LocalWorkerGroup`) cannot be ended: with them there is no timeout.
+
     Args:
-        group: the started workers (`RewardWorker`).
+        group: the workers (`RewardWorker`); waits until they are ready.
+        config: `timeout` and `max_error_share` are kept here.
     """
 
-    def __init__(self, group: WorkerGroup) -> None:
+    def __init__(self, group: WorkerGroup, config: RewardConfig) -> None:
+        group.ready()
         self.group = group
+        self.config = config
         self.num_errors = 0
         """Responses whose scorer failed, since the pool was made."""
-        self._queues: list[deque[tuple[int, Pending]]] = [deque() for _ in range(group.world_size)]
+        self._waiting: deque[ScoreItem] = deque()
+        self._running: dict[int, _Running] = {}
+        self._starting: dict[int, Pending] = {}
+        """New workers in place of ended ones, by rank."""
         self._finished: deque[tuple[int, Reward]] = deque()
+        self._num_submitted = 0
+        """Of this batch: since `results` last came to its end."""
+        self._errors: list[str] = []
+        """Of this batch."""
 
     def submit(self, items: Sequence[ScoreItem]) -> None:
-        """Begin to score; does not wait. Raises WorkerError if a worker has died."""
-        self._collect()
-        for item in items:
-            rank = min(range(len(self._queues)), key=lambda r: len(self._queues[r]))
-            self._queues[rank].append((item.request_id, self.group.start_on(rank, "score", item)))
+        """Begin to score; does not wait."""
+        self._waiting += items
+        self._num_submitted += len(items)
+        self._advance()
 
     def results(self) -> Iterator[tuple[int, Reward]]:
         """(request id, reward) of everything submitted and not yet given out, as it is finished.
 
-        Raises WorkerError if a worker dies.
+        Raises:
+            RewardErrors: more than `max_error_share` of what was submitted since the last end could not be scored.
+            WorkerError: a worker cannot be started anew.
         """
         while True:
-            self._collect()
+            self._advance()
+            self._check_errors()
             while self._finished:
                 yield self._finished.popleft()
-            heads = [queue[0][1] for queue in self._queues if queue]
-            if not heads:
+            pendings = [running.pending for running in self._running.values()] + list(self._starting.values())
+            if not pendings:
+                self._num_submitted, self._errors = 0, []
                 return
-            self.group.wait_any(heads)
+            self.group.wait_any(pendings, self._until_deadline())
 
     def shutdown(self) -> None:
         self.group.shutdown()
 
-    def _collect(self) -> None:
-        """Take what is done. A worker's calls end in order, so only the head of each queue need be asked."""
-        for queue in self._queues:
-            while queue and queue[0][1].is_done:
-                request_id, pending = queue.popleft()
-                reward: Reward = pending.result()
-                self.num_errors += bool(reward.error)
-                self._finished.append((request_id, reward))
+    def _advance(self) -> None:
+        """Take what is done, end what is overdue, and give idle workers what waits."""
+        for rank, running in list(self._running.items()):
+            if running.pending.is_done:
+                del self._running[rank]
+                self._take(rank, running)
+            elif time.monotonic() > running.deadline:
+                del self._running[rank]
+                self._starting[rank] = self.group.replace(rank)
+                self._finish(running.item, _failed(self._overdue(rank, running.item)))
+        for rank, pending in list(self._starting.items()):
+            if pending.is_done:
+                pending.result()
+                del self._starting[rank]
+        for rank in range(self.group.world_size):
+            if self._waiting and rank not in self._running and rank not in self._starting:
+                item = self._waiting.popleft()
+                pending = self.group.start_on(rank, "score", item)
+                self._running[rank] = _Running(item, pending, time.monotonic() + self.config.timeout)
+
+    def _take(self, rank: int, running: _Running) -> None:
+        outcome: Reward | WorkerError = running.pending.outcome()
+        if isinstance(outcome, WorkerDied):
+            self._starting[rank] = self.group.replace(rank)
+        if isinstance(outcome, WorkerError):
+            outcome = _failed(str(outcome))
+        self._finish(running.item, outcome)
+
+    def _finish(self, item: ScoreItem, reward: Reward) -> None:
+        if reward.error:
+            self.num_errors += 1
+            self._errors.append(reward.error)
+        self._finished.append((item.request_id, reward))
+
+    def _overdue(self, rank: int, item: ScoreItem) -> str:
+        return (
+            f"TimeoutError: the scorer of data_source {item.data_source!r} gave no result within "
+            f"reward_model.timeout={self.config.timeout:g} s. Its worker ({self.group.role} rank {rank}), whose log "
+            "shows where it was, has been ended and replaced."
+        )
+
+    def _until_deadline(self) -> float | None:
+        """Seconds until the first running response is overdue."""
+        if not self._running:
+            return None
+        return max(0.0, min(running.deadline for running in self._running.values()) - time.monotonic())
+
+    def _check_errors(self) -> None:
+        num_errors, share = len(self._errors), self.config.max_error_share
+        if num_errors <= share * self._num_submitted:
+            return
+        kinds = Counter(map(_kind, self._errors))
+        (kind, count), *_ = kinds.most_common(1)
+        example = next(error for error in self._errors if _kind(error) == kind)
+        raise RewardErrors(
+            f"{num_errors} of a batch's {self._num_submitted} responses could not be scored, more than "
+            f"reward_model.max_error_share={share:g} allows. {count} of them like this:\n{example.rstrip()}"
+        )
+
+
+def _failed(error: str) -> Reward:
+    """What stands in for a verdict."""
+    return Reward(score=0.0, acc=0.0, error=error)
+
+
+def _kind(error: str) -> str:
+    """What errors of one kind share: the last line of a traceback, the first one of a description, numbers apart."""
+    lines = error.strip().splitlines()
+    return re.sub(r"\d+", "#", lines[-1] if error.startswith("Traceback") else lines[0])

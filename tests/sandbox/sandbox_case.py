@@ -1,0 +1,12 @@
+"""Limits and configuration of the tests."""
+
+from verl.config.sandbox import SandboxConfig
+from verl.sandbox import Limits
+
+CONFIG = SandboxConfig(num_workers=2)
+SMALL = {"memory_bytes": 192 << 20, "num_processes": 16, "output_bytes": 1 << 20, "file_bytes": 8 << 20}
+"""Limits at which a bomb that is not contained does the machine no harm."""
+
+
+def limits(wall=10.0, cpu=None):
+    return Limits(wall_seconds=wall, cpu_seconds=cpu, **SMALL)
