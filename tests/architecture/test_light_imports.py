@@ -13,6 +13,7 @@ HEAVY = {"ray", "vllm", "transformers", "hydra", "omegaconf", "pyarrow", "datase
     [
         ("verl.algorithms", HEAVY),
         ("verl.config", HEAVY | {"torch"}),
+        ("verl.sandbox", HEAVY | {"torch", "numpy"}),
         ("verl.self_distillation.reprompt", HEAVY | {"torch"}),
         ("verl.trainer.main_ppo", HEAVY - {"hydra", "omegaconf"} | {"torch"}),
         ("verl", HEAVY | {"torch"}),

@@ -42,9 +42,9 @@ class Attack:
 
 
 def read():
-    sections = re.split(r"\n-{6,}.*\n", Path(__file__).with_suffix(".txt").read_text())
-    blocks = [block for section in sections for block in section.split("\n=== ")[1:]]
-    return dict(parse(*block.split("\n", 1)) for block in blocks if "\n\nEach prints" not in block)
+    text = re.sub(r"^-{20,}.*$", "", Path(__file__).with_suffix(".txt").read_text(), flags=re.MULTILINE)
+    _, _, *blocks = text.split("\n=== ")  # the first says how to read the others
+    return dict(parse(*block.split("\n", 1)) for block in blocks)
 
 
 def parse(header, body):
