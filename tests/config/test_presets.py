@@ -137,12 +137,12 @@ def test_ppo_trainer(one, read):
     assert {key: read(config, key) for key in PPO_TRAINER} == PPO_TRAINER | given
 
 
-def test_quickstart_is_the_study(one, read):
+def test_quickstart(one, read):
     config = one("quickstart")
     expected = {
         "data.train_batch_size": 32,
         f"{ROLLOUT}.n": 8,
-        f"{ACTOR}.ppo_mini_batch_size": 8,
+        f"{ACTOR}.ppo_mini_batch_size": 4,
         f"{ACTOR}.optim.lr": 1e-3,
         f"{ACTOR}.optim.lr_warmup_steps": 5,
         f"{ACTOR}.policy_loss.loss_mode": "sdpo",

@@ -13,8 +13,7 @@ PROBE = [(7 * i * i + 3) % 96 for i in range(64)]
 
 
 @pytest.mark.slow
-def test_weights_reach_every_process(spec_for, monkeypatch):
-    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+def test_weights_reach_every_process(spec_for):
     arguments = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp", "load_format": "auto"}
     rollout = RolloutConfig(cpu_kv_cache_gib=0.25, engine_kwargs=EngineKwargsConfig(vllm=arguments))
     engine = VllmEngine(dataclasses.replace(spec_for("vllm", True), rollout=rollout))

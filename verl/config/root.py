@@ -121,7 +121,7 @@ class TrainerConfig(Node):
     val_before_train: bool = True
     val_only: bool = False
     test_freq: Annotated[int, Range(low=-1)] = -1
-    """Validate every so many steps (and after the last one); 0 or -1: never between."""
+    """Validate every so many steps and after the last one; 0: after the last one only; -1: never."""
     save_freq: Annotated[int, Range(low=-1)] = -1
     """Save a checkpoint every so many steps; 0 or -1: never, except the last step if `save_last`."""
     save_last: bool = False
