@@ -89,14 +89,15 @@ def local_shape(path: str | None) -> ModelShape | None:
 
 def has_teacher(config: PPOConfig) -> bool:
     """What `Algorithm.needs_teacher` will say, without importing torch."""
-    return config.actor_rollout_ref.actor.policy_loss.loss_mode == "sdpo"
+    actor = config.actor_rollout_ref.actor
+    return actor.policy_loss.loss_mode == "sdpo" and actor.self_distillation.grpo_lambda < 1
 
 
 def uses_advantages(config: PPOConfig) -> bool:
     """What `Algorithm.needs_advantages` will say, without importing torch."""
     actor = config.actor_rollout_ref.actor
     return actor.policy_loss.loss_mode in ("vanilla", "gspo") or (
-        has_teacher(config) and actor.self_distillation.grpo_lambda > 0
+        actor.policy_loss.loss_mode == "sdpo" and actor.self_distillation.grpo_lambda > 0
     )
 
 
