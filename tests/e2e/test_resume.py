@@ -29,7 +29,7 @@ def without_times(lines):
 def test_killed_run_equals_uninterrupted_run(quickstart, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     quickstart.run(whole, *SETTINGS)
-    quickstart.kill_during_step(3, killed, *SETTINGS)
+    quickstart.kill_after_step(2, killed, *SETTINGS)
     quickstart.run(killed, *SETTINGS)
     assert without_times(read_metrics(killed)) == without_times(read_metrics(whole))
     weights, expected = (
