@@ -32,6 +32,7 @@ from verl.algorithms.head import (
     product,
 )
 from verl.algorithms.softmax_tile import (
+    Reading,
     compare_,
     divergence_gradient_,
     read,
@@ -141,9 +142,9 @@ def score(terms: Sequence[HiddenTerm], ids: Tensor, temperature: float) -> Token
         rows = slice(start, min(start + step, len(ids)))
         first, *spare = (buffer[: rows.stop - start] for buffer in buffers)
         values = mixed_logits(terms, rows, temperature, first, spare[0] if spare else first)
-        seen, sampled = read(values, False), values.gather(1, ids[rows, None]).squeeze(1)
-        log_probs[rows] = sampled - seen.log_normalizer
-        is_most_likely[rows] = sampled >= seen.largest
+        seen, sampled = read(values, needs_entropy=False), values.gather(1, ids[rows, None])
+        log_probs[rows] = seen.log_probs(sampled).squeeze(1)
+        is_most_likely[rows] = sampled.squeeze(1) >= seen.largest
     return TokenScores(log_probs, is_most_likely)
 
 
@@ -188,8 +189,7 @@ class _Tile:
 
     rows: slice
     numbers: _Numbers
-    log_normalizer: Tensor
-    """[n]"""
+    seen: Reading
     student: Tensor
     """[n, V] logits, or p after a comparison over the whole vocabulary."""
     teacher: Tensor | None = None
@@ -309,9 +309,9 @@ class _Stream:
         logits(self.student, rows, self.temperature, student, slope)
         needs_entropy = support.needs_entropy or support.needs_entropy_grad
         seen, ids = read(student, needs_entropy), self.ids[rows, None]
-        own = _Numbers(student.gather(1, ids).squeeze(1) - seen.log_normalizer, seen.entropy)
+        own = _Numbers(seen.log_probs(student.gather(1, ids)).squeeze(1), seen.entropy)
         if rows.start >= self.num_taught:
-            return _Tile(rows, own, seen.log_normalizer, student)
+            return _Tile(rows, own, seen, student)
 
         teacher = mixed_logits(self.teacher, rows, self.temperature, spare[0], spare[-1])
         taught = read(teacher, needs_entropy)
@@ -322,21 +322,21 @@ class _Stream:
             agreement = (teacher.gather(1, best).squeeze(1) >= taught.largest).to(student.dtype)
         numbers = replace(
             own,
-            teacher_log_probs=teacher.gather(1, ids).squeeze(1) - taught.log_normalizer,
+            teacher_log_probs=taught.log_probs(teacher.gather(1, ids)).squeeze(1),
             teacher_entropy=taught.entropy,
             agreement=agreement,
         )
         if topk_ids is not None:
             numbers = replace(
                 numbers,
-                topk_log_probs=student.gather(1, topk_ids) - seen.log_normalizer[:, None],
-                teacher_topk_log_probs=teacher.gather(1, topk_ids) - taught.log_normalizer[:, None],
+                topk_log_probs=seen.log_probs(student.gather(1, topk_ids)),
+                teacher_topk_log_probs=taught.log_probs(teacher.gather(1, topk_ids)),
             )
         if support.divergence is None:
-            return _Tile(rows, numbers, seen.log_normalizer, student, topk_ids=topk_ids)
-        distance, share = compare_(student, teacher, seen.log_normalizer, taught.log_normalizer, *support.divergence)
+            return _Tile(rows, numbers, seen, student, topk_ids=topk_ids)
+        distance, share = compare_(student, teacher, seen, taught, *support.divergence)
         numbers = replace(numbers, divergence=distance)
-        return _Tile(rows, numbers, seen.log_normalizer, student, teacher, share, topk_ids)
+        return _Tile(rows, numbers, seen, student, teacher, share, topk_ids)
 
     def _learn(
         self, numbers: _Numbers, rows: slice, arrange: Callable[[Tensor], Tensor]
@@ -393,12 +393,13 @@ class _Stream:
         share = -gradients.log_probs
         if by_topk is not None:
             share = share - by_topk.sum(dim=1)
-        entropy = (tile.numbers.entropy, gradients.entropy)
         if tile.teacher is not None and tile.share is not None and by_divergence is not None:
             share = share - by_divergence * tile.share
-            change = divergence_gradient_(tile.student, tile.teacher, share, by_divergence, *entropy)
+            change = divergence_gradient_(
+                tile.student, tile.teacher, tile.seen, share, by_divergence, gradients.entropy
+            )
         else:
-            change = softmax_gradient_(tile.student, tile.log_normalizer, share, *entropy)
+            change = softmax_gradient_(tile.student, tile.seen, share, gradients.entropy)
         change.scatter_add_(1, self.ids[rows, None], gradients.log_probs[:, None])
         if by_topk is not None and tile.topk_ids is not None:
             change.scatter_add_(1, tile.topk_ids, by_topk)

@@ -25,31 +25,42 @@ _STRIP_BYTES = 1 << 20  # half of a usual L2 cache
 
 @dataclass(frozen=True)
 class Reading:
-    """What `read` finds; all [n]."""
+    """What `read` finds of rows of logits l; all [n].
 
-    log_normalizer: Tensor
-    """log sum exp l."""
+    log p = (l - largest) - log_total, in this order: the likely tokens then keep their last digits, which l minus the
+    whole normaliser would lose to the size of l.
+    """
+
     largest: Tensor
     """max l."""
+    log_total: Tensor
+    """log sum exp(l - largest)."""
     entropy: Tensor | None
     """In nats."""
 
+    def log_probs(self, logits: Tensor) -> Tensor:
+        """From some logits of each row, [n, k], to their log-probs."""
+        return (logits - self.largest[:, None]) - self.log_total[:, None]
+
 
 def read(logits: Tensor, needs_entropy: bool) -> Reading:
-    """Normaliser, maximum and entropy of each row. The logits [n, V] stay as they are."""
+    """Maximum, normaliser and entropy of each row. The logits [n, V] stay as they are."""
     n = len(logits)
-    log_normalizer, largest, moment = (logits.new_empty(n) for _ in range(3))
-    spare = logits.new_empty(_strip_rows(logits), logits.shape[1])
+    largest, log_total, moment = (logits.new_empty(n) for _ in range(3))
+    spare = [logits.new_empty(_strip_rows(logits), logits.shape[1]) for _ in range(1 + needs_entropy)]
     for rows in _strips(logits):
         strip = logits[rows]
-        shifted = spare[: len(strip)]
+        shifted, *others = (buffer[: len(strip)] for buffer in spare)
         torch.amax(strip, dim=1, out=largest[rows])
         torch.sub(strip, largest[rows, None], out=shifted)
-        total = shifted.exp_().sum(dim=1)
-        torch.add(largest[rows], total.log(), out=log_normalizer[rows])
-        if needs_entropy:  # H = log Z - sum p l
-            torch.div(shifted.mul_(strip).sum(dim=1), total, out=moment[rows])
-    return Reading(log_normalizer, largest, log_normalizer - moment if needs_entropy else None)
+        if needs_entropy:  # H = log Z - sum p (l - largest)
+            weights = torch.exp(shifted, out=others[0])
+            total = weights.sum(dim=1)
+            torch.div(shifted.mul_(weights).sum(dim=1), total, out=moment[rows])
+        else:
+            total = shifted.exp_().sum(dim=1)
+        torch.log(total, out=log_total[rows])
+    return Reading(largest, log_total, log_total - moment if needs_entropy else None)
 
 
 def top_k(logits: Tensor, k: int) -> Tensor:
@@ -74,7 +85,7 @@ def top_k(logits: Tensor, k: int) -> Tensor:
 
 
 def compare_(
-    student: Tensor, teacher: Tensor, log_z: Tensor, teacher_log_z: Tensor, alpha: float, normalize: bool
+    student: Tensor, teacher: Tensor, of_student: Reading, of_teacher: Reading, alpha: float, normalize: bool
 ) -> tuple[Tensor, Tensor]:
     """Divergence of student p and teacher q over the whole vocabulary, as `self_distillation_loss.divergence` has it.
 
@@ -91,20 +102,19 @@ def compare_(
     Args:
         student: logits [n, V].
         teacher: logits [n, V].
-        log_z: [n] normaliser of the student.
-        teacher_log_z: [n] of the teacher.
+        of_student: what was read from the student's logits.
+        of_teacher: from the teacher's.
         alpha: in [0, 1].
         normalize: see above.
 
     Returns:
         D [n] in nats and r [n].
     """
-    distance, factor = torch.empty_like(log_z), torch.empty_like(log_z)
+    distance, factor = torch.empty_like(of_student.largest), torch.empty_like(of_student.largest)
     scale = 1 / (alpha * (1 - alpha)) if normalize and 0 < alpha < 1 else 1.0
     for rows in _strips(student):
         p, q = student[rows], teacher[rows]
-        log_p = p - log_z[rows, None]
-        log_q = q - teacher_log_z[rows, None]
+        log_p, log_q = _log_probs(p, of_student, rows), _log_probs(q, of_teacher, rows)
         torch.exp(log_p, out=p)
         torch.exp(log_q, out=q)
         if alpha == 0.0:
@@ -116,46 +126,43 @@ def compare_(
             factor[rows] = distance[rows]
         else:
             log_m = torch.lerp(p, q, alpha).clamp_(min=torch.finfo(p.dtype).tiny).log_()
-            of_teacher = log_q.sub_(log_m).mul_(q).sum(dim=1)
+            far = log_q.sub_(log_m).mul_(q).sum(dim=1)
             torch.mul(log_p.sub_(log_m), p, out=q).mul_(scale * (1 - alpha))
-            of_student = q.sum(dim=1)  # scaled (1 - alpha) KL(p || M)
-            distance[rows] = of_student + scale * alpha * of_teacher
-            factor[rows] = of_student
+            near = q.sum(dim=1)  # scaled (1 - alpha) KL(p || M)
+            distance[rows] = near + scale * alpha * far
+            factor[rows] = near
     return distance, factor
 
 
-def softmax_gradient_(
-    logits: Tensor, log_z: Tensor, share: Tensor, entropy: Tensor | None = None, entropy_grad: Tensor | None = None
-) -> Tensor:
+def softmax_gradient_(logits: Tensor, seen: Reading, share: Tensor, entropy_grad: Tensor | None = None) -> Tensor:
     """Turn logits [n, V] in place into share * p, minus entropy_grad * p (log p + H) if given; all else is [n]."""
     for rows in _strips(logits):
-        log_p = logits[rows].sub_(log_z[rows, None])
-        if entropy is None or entropy_grad is None:
+        log_p = logits[rows].sub_(seen.largest[rows, None]).sub_(seen.log_total[rows, None])
+        if entropy_grad is None or seen.entropy is None:
             log_p.exp_().mul_(share[rows, None])
         else:
-            slope = (log_p + entropy[rows, None]).mul_(-entropy_grad[rows, None]).add_(share[rows, None])
+            slope = (log_p + seen.entropy[rows, None]).mul_(-entropy_grad[rows, None]).add_(share[rows, None])
             log_p.exp_().mul_(slope)
     return logits
 
 
 def divergence_gradient_(
-    p: Tensor,
-    u: Tensor,
-    share: Tensor,
-    grad: Tensor,
-    entropy: Tensor | None = None,
-    entropy_grad: Tensor | None = None,
+    p: Tensor, u: Tensor, seen: Reading, share: Tensor, grad: Tensor, entropy_grad: Tensor | None = None
 ) -> Tensor:
     """Turn p [n, V] in place into share * p + grad * u, minus entropy_grad * p (log p + H) if given."""
     for rows in _strips(p):
         strip, weights = p[rows], share[rows, None]
-        if entropy is None or entropy_grad is None:
+        if entropy_grad is None or seen.entropy is None:
             strip.mul_(weights)
         else:
-            slope = torch.xlogy(strip, strip).addcmul_(strip, entropy[rows, None])  # p (log p + H), 0 where p is
+            slope = torch.xlogy(strip, strip).addcmul_(strip, seen.entropy[rows, None])  # p (log p + H), 0 where p is
             strip.mul_(weights).sub_(slope.mul_(entropy_grad[rows, None]))
         strip.addcmul_(u[rows], grad[rows, None])
     return p
+
+
+def _log_probs(logits: Tensor, seen: Reading, rows: slice) -> Tensor:
+    return (logits - seen.largest[rows, None]).sub_(seen.log_total[rows, None])
 
 
 def _strip_rows(logits: Tensor) -> int:
