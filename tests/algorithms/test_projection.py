@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from verl.algorithms import compute_self_distillation_loss
 from verl.algorithms.base import LossInputs, ResponseTokens, TokenDistribution
 from verl.algorithms.head import Head, HiddenTerm
-from verl.algorithms.projection import policy_loss, score, student_log_probs, tile_tokens
+from verl.algorithms.loss_stream import tile_tokens
+from verl.algorithms.projection import policy_loss, score, student_log_probs
 from verl.algorithms.softmax_tile import top_k
 from verl.config import ActorConfig, PolicyLossConfig, SelfDistillationConfig
 from verl.config.root import AlgorithmConfig, RolloutCorrectionConfig
