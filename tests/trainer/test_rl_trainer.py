@@ -12,6 +12,7 @@ from verl.trainer.rl_trainer import RLTrainer
 from verl.trainer.roles import local_roles
 from verl.trainer.run_data import load_run_data
 from verl.types import Sample
+from verl.workers.actor import ActorWorker
 from verl.workers.rollout import RolloutWorker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,6 +129,18 @@ def test_an_engine_that_fails_ends_the_run_with_its_error(train, monkeypatch, sc
     monkeypatch.setattr(RolloutWorker, "generate", fail_later)
     with pytest.raises(WorkerError, match="no space for the cache"):
         train(schedule)
+
+
+def test_an_update_that_fails_ends_the_run_also_while_a_batch_is_written(train, monkeypatch):
+    update = ActorWorker.update_policy
+
+    def fail(self, mini_batches):
+        raise OSError("no space for the gradient")
+
+    fail.__dispatch__ = update.__dispatch__
+    monkeypatch.setattr(ActorWorker, "update_policy", fail)
+    with pytest.raises(WorkerError, match="no space for the gradient"):
+        train("one_step_off")
 
 
 def test_rows_hold_the_reprompts_of_their_own_samples(train):
