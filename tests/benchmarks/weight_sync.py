@@ -150,7 +150,7 @@ def parse_arguments():
         type=float,
         default=0.0,
         metavar="SECONDS",
-        help="before each round, until the machine idles",
+        help="before each round, until others idle",
     )
     parser.add_argument("--output", type=Path, help="also write the JSON there")
     return parser.parse_args()
