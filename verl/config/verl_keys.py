@@ -83,7 +83,6 @@ TABLE: dict[str, dict[str, Row]] = {
         "nccl_timeout": "processes wait as long as torch lets them",
     },
     "actor_rollout_ref.model": {
-        "use_remove_padding": "padding never enters a result",
         "use_liger use_fused_kernels fused_kernel_options tiled_mlp": "layers are those of transformers",
         "enable_activation_offload": "activations are recomputed (enable_gradient_checkpointing), not offloaded",
         "use_shm": "weights are read once, from disk",

@@ -35,7 +35,7 @@ def shard(
         offload: keep the shards in host memory (no effect on a CPU, where they are there anyway).
         reshard_after_forward: free a layer's gathered weights between its forward and its backward.
     """
-    model = PolicyModel(full.lm)
+    model = PolicyModel(full.lm, reshard_after_forward)
     offload = offload and device.type == "cuda"
     options = {
         "mesh": mesh,
