@@ -1,164 +1,433 @@
-"""From hidden states to the loss: the one place that knows logits.
+"""From hidden states to the loss, tile by tile: the one place that knows logits, and it never holds them.
 
-Forwards return hidden states; here they meet the head (a plain tensor, gathered by the caller). This version holds the
-logits of a whole micro-batch, [B, T, V] in float32; one that streams over tiles of tokens can take its place behind
-the same functions. Hidden state t is the one that predicts response token t.
+Logits over a vocabulary ([M, V]) are the largest tensor of training by far. Here they exist for a tile of tokens at a
+time: the tile's logits of student and teacher are multiplied out and read down to a few numbers for each token; the
+algorithm turns those into the loss and, by autograd, into the gradient of those few numbers; that is spread over the
+tile's logits in place and multiplied into the gradients of hidden states and head, which are so complete when the
+forward ends; then the buffers are used again. Four matrix products (the student's logits, the teacher's, two for the
+gradients) are all that is left, and no logits are computed twice.
+
+That needs a token's loss to depend on its own numbers alone. An algorithm that `couples_tokens` gets a first pass that
+only reads the numbers of the whole micro-batch, and a second one for the gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from verl.algorithms.base import Algorithm, LossInputs, Support, TokenDistribution
-from verl.protocol import Metrics, Totals
+from verl.algorithms.base import Algorithm, LossInputs, ResponseTokens, TokenDistribution, configured_weights
+from verl.algorithms.head import (
+    Head,
+    HiddenTerm,
+    accumulate_,
+    accumulation_dtype,
+    logits,
+    mixed_logits,
+    prepared,
+    product,
+)
+from verl.algorithms.softmax_tile import (
+    compare_,
+    divergence_gradient_,
+    read,
+    softmax_gradient_,
+    top_k,
+)
+from verl.protocol import Metrics, Totals, add_metrics
+
+_CPU_TILE_ELEMENTS = 1 << 21
+_CPU_TILE_TOKENS = (128, 4096)
+_CUDA_TILE_TOKENS = (256, 8192)
+_CUDA_MEMORY_SHARE = 0.25
 
 
-@dataclass(frozen=True)
-class HiddenTerm:
-    """One summand of the teacher's logits: weight * hidden @ head^T. An EMA teacher has one, a trust region two."""
+def tile_tokens(vocab_size: int, num_buffers: int, device: torch.device) -> int:
+    """How many tokens a tile has.
 
-    weight: float
-    hidden: Tensor
-    """[B, T, H]"""
-    head: Tensor
-    """[V, H]"""
-
-
-def project_student(
-    hidden: Tensor, head: Tensor, response_ids: Tensor, temperature: float, support: Support
-) -> TokenDistribution:
-    """The student's distribution over the support, with gradient; top-k ids are its own.
-
-    Args:
-        hidden: [B, T, H].
-        head: [V, H].
-        response_ids: [B, T], any valid id in the padding.
-        temperature: of the rollout; ValueError unless positive.
-        support: what to compute.
+    On a GPU as many as a quarter of the free memory allows. On a CPU fewer are better, since they stay in the cache,
+    down to the point where the matrix products become too thin.
     """
-    logits = _logits(hidden, head, temperature)
-    ids = None
-    if support.topk is not None:
-        ids = logits.detach().topk(min(support.topk, logits.shape[-1]), dim=-1).indices
-    return _distribution(logits, response_ids, ids, support)
-
-
-@torch.no_grad()
-def project_teacher(
-    terms: Sequence[HiddenTerm],
-    response_ids: Tensor,
-    temperature: float,
-    support: Support,
-    student_topk_ids: Tensor | None,
-) -> TokenDistribution:
-    """The teacher's distribution, without gradient, at the student's top-k ids; logits are mixed before temperature.
-
-    Args:
-        terms: at least one.
-        response_ids: [B, T].
-        temperature: the student's.
-        support: what to compute.
-        student_topk_ids: [B, T, K]; None without top-k.
-    """
-    first, *others = terms
-    logits = first.weight * _logits(first.hidden, first.head, temperature)
-    for term in others:
-        logits += term.weight * _logits(term.hidden, term.head, temperature)
-    return _distribution(logits, response_ids, student_topk_ids, support)
+    if device.type == "cuda":
+        free = (
+            torch.cuda.mem_get_info(device)[0]
+            + torch.cuda.memory_reserved(device)
+            - torch.cuda.memory_allocated(device)
+        )
+        tokens, (low, high) = int(free * _CUDA_MEMORY_SHARE) // (4 * vocab_size * num_buffers), _CUDA_TILE_TOKENS
+    else:
+        tokens, (low, high) = _CPU_TILE_ELEMENTS // vocab_size, _CPU_TILE_TOKENS
+    return max(low, min(high, tokens // 64 * 64))
 
 
 def policy_loss(
     algorithm: Algorithm,
     hidden: Tensor,
-    head: Tensor,
-    response_ids: Tensor,
+    head: Head,
+    tokens: ResponseTokens,
     temperature: float,
     teacher_terms: Sequence[HiddenTerm],
-    *,
-    response_mask: Tensor,
-    self_distillation_mask: Tensor,
     totals: Totals,
-    old_log_probs: Tensor | None = None,
-    rollout_log_probs: Tensor | None = None,
-    advantages: Tensor | None = None,
-    ref_log_probs: Tensor | None = None,
+    tokens_per_tile: int | None = None,
 ) -> tuple[Tensor, Metrics]:
     """The algorithm's loss of one micro-batch, from hidden states.
 
     Args:
         algorithm: says what it compares and how.
-        hidden: [B, T, H] of the student, with gradient.
-        head: [V, H] of the student, with gradient.
-        response_ids: [B, T].
-        temperature: of the rollout.
-        teacher_terms: hidden states of the rows with a target only, in order: [number of such rows, T, H]. Empty when
-            the algorithm needs no teacher or no row has a target.
-        response_mask: see `LossInputs`, as all that follow.
+        hidden: [M, H] of the student: what predicts each response token. With gradient.
+        head: of the student; its weight may have a gradient.
+        tokens: the M response tokens.
+        temperature: of the rollout; ValueError unless positive.
+        teacher_terms: hidden states of the tokens of taught rows only, in order. Empty when the algorithm needs no
+            teacher or no row has a target.
+        totals: what the loss is divided by.
+        tokens_per_tile: see `tile_tokens`, which decides otherwise. Changes nothing but time and memory.
+
+    Returns:
+        A scalar with gradient, also if no token counts (the collectives of the backward then still run), and metrics.
     """
-    support = algorithm.support
-    student = project_student(hidden, head, response_ids, temperature, support)
-    teacher = None
-    if teacher_terms:
-        rows = self_distillation_mask.nonzero(as_tuple=True)[0]
-        if len(rows) != teacher_terms[0].hidden.shape[0]:
-            raise ValueError(
-                f"self_distillation_mask marks {len(rows)} rows with a target, but the teacher's hidden states are of"
-                f" {teacher_terms[0].hidden.shape[0]} rows; the teacher runs on exactly the marked rows, in order"
-            )
-        topk_ids = None if student.topk_ids is None else student.topk_ids[rows]
-        taught = project_teacher(teacher_terms, response_ids[rows], temperature, support, topk_ids)
-        teacher = _spread(taught, rows, len(response_ids))
-    inputs = LossInputs(
-        student=student,
-        response_mask=response_mask,
-        self_distillation_mask=self_distillation_mask,
-        totals=totals,
-        teacher=teacher,
-        old_log_probs=old_log_probs,
-        rollout_log_probs=rollout_log_probs,
-        advantages=advantages,
-        ref_log_probs=ref_log_probs,
-    )
-    return algorithm.loss(inputs)
+    _check_temperature(temperature)
+    num_taught = sum(n for n, taught in zip(tokens.lengths, tokens.is_taught, strict=True) if taught)
+    if teacher_terms and teacher_terms[0].hidden.shape[0] != num_taught:
+        raise ValueError(
+            f"the rows with a target have {num_taught} response tokens, but the teacher's hidden states are of"
+            f" {teacher_terms[0].hidden.shape[0]}; the teacher runs on exactly the rows with a target, in order"
+        )
+    with torch.no_grad():
+        stream = _Stream(algorithm, hidden, head, tokens, temperature, teacher_terms, totals, tokens_per_tile)
+        loss, metrics = stream.run_coupled() if algorithm.couples_tokens else stream.run()
+    weight = head.weight
+    return _WithGradients.apply(hidden, weight, loss, stream.hidden_grad(), stream.weight_grad()), metrics
 
 
-def _logits(hidden: Tensor, head: Tensor, temperature: float) -> Tensor:
-    """[B, T, V], in float32 at least: bfloat16 logits are off by several percent in probability."""
+@torch.no_grad()
+def student_log_probs(hidden: Tensor, head: Head, ids: Tensor, temperature: float) -> Tensor:
+    """Log-probs [M] of tokens `ids` [M], in nats, from the hidden states [M, H] that predict them."""
+    return score([HiddenTerm(1.0, hidden, head)], ids, temperature).log_probs
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """What `score` returns; all [M]."""
+
+    log_probs: Tensor
+    is_most_likely: Tensor
+    """Bool: no token is more likely."""
+
+
+@torch.no_grad()
+def score(terms: Sequence[HiddenTerm], ids: Tensor, temperature: float) -> TokenScores:
+    """How likely a model finds tokens.
+
+    Args:
+        terms: the summands of its logits; at least one.
+        ids: [M].
+        temperature: positive, else ValueError.
+    """
+    _check_temperature(temperature)
+    hidden, vocab_size = terms[0].hidden, terms[0].head.weight.shape[0]
+    terms = [replace(term, head=prepared(term.head)) for term in terms]
+    num_buffers = min(len(terms), 2)
+    step = tile_tokens(vocab_size, num_buffers, hidden.device)
+    dtype = accumulation_dtype(hidden.dtype)
+    buffers = [hidden.new_empty(min(step, len(ids)), vocab_size, dtype=dtype) for _ in range(num_buffers)]
+    log_probs = hidden.new_empty(len(ids), dtype=dtype)
+    is_most_likely = torch.empty(len(ids), dtype=torch.bool, device=hidden.device)
+    for start in range(0, len(ids), step):
+        rows = slice(start, min(start + step, len(ids)))
+        first, *spare = (buffer[: rows.stop - start] for buffer in buffers)
+        values = mixed_logits(terms, rows, temperature, first, spare[0] if spare else first)
+        seen, sampled = read(values, False), values.gather(1, ids[rows, None]).squeeze(1)
+        log_probs[rows] = sampled - seen.log_normalizer
+        is_most_likely[rows] = sampled >= seen.largest
+    return TokenScores(log_probs, is_most_likely)
+
+
+def _check_temperature(temperature: float) -> None:
     if temperature <= 0:
         raise ValueError(f"temperature={temperature}: training needs the positive temperature of the rollouts")
-    dtype = torch.promote_types(hidden.dtype, torch.float32)
-    return hidden.to(dtype) @ head.to(dtype).T / temperature
 
 
-def _distribution(logits: Tensor, response_ids: Tensor, topk_ids: Tensor | None, support: Support) -> TokenDistribution:
-    log_normalizer = logits.logsumexp(dim=-1, keepdim=True)
-    entropy = argmax_ids = None
-    if support.needs_entropy or support.needs_entropy_grad:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and support.needs_entropy_grad):
-            log_probs = logits - log_normalizer
-            entropy = -(log_probs.exp() * log_probs).sum(dim=-1)
-        argmax_ids = logits.argmax(dim=-1)
-    return TokenDistribution(
-        log_probs=(logits.gather(-1, response_ids[..., None]) - log_normalizer).squeeze(-1),
-        entropy=entropy,
-        argmax_ids=argmax_ids,
-        topk_ids=topk_ids,
-        topk_log_probs=None if topk_ids is None else logits.gather(-1, topk_ids) - log_normalizer,
-        all_log_probs=logits - log_normalizer if support.needs_all else None,
-    )
+@dataclass(frozen=True)
+class _Numbers:
+    """The few numbers of each token that a loss is made of; without a teacher only the student's own."""
+
+    log_probs: Tensor
+    """[n], like all but the two of the top k."""
+    entropy: Tensor | None = None
+    topk_log_probs: Tensor | None = None
+    """[n, K]"""
+    divergence: Tensor | None = None
+    teacher_log_probs: Tensor | None = None
+    teacher_entropy: Tensor | None = None
+    teacher_topk_log_probs: Tensor | None = None
+    agreement: Tensor | None = None
 
 
-def _spread(taught: TokenDistribution, rows: Tensor, num_rows: int) -> TokenDistribution:
-    """Put the taught rows at their places among all rows. The others hold zeros: finite, and masked."""
-    if len(rows) == num_rows:
-        return taught
+@dataclass(frozen=True)
+class _Gradients:
+    """The gradient of the loss by those of a tile's numbers that carry one."""
 
-    def place(values: Tensor) -> Tensor:
-        return values.new_zeros(num_rows, *values.shape[1:]).index_copy_(0, rows, values)
+    log_probs: Tensor
+    entropy: Tensor | None = None
+    topk_log_probs: Tensor | None = None
+    divergence: Tensor | None = None
 
-    computed = {f.name: values for f in fields(taught) if (values := getattr(taught, f.name)) is not None}
-    return TokenDistribution(**{name: place(values) for name, values in computed.items()})
+    def of(self, rows: slice) -> _Gradients:
+        """The part that belongs to some tokens."""
+        return _Gradients(**{name: value[rows] for name, value in vars(self).items() if value is not None})
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A tile between its two halves: its buffers, and what the second half needs of what was read from them."""
+
+    rows: slice
+    numbers: _Numbers
+    log_normalizer: Tensor
+    """[n]"""
+    student: Tensor
+    """[n, V] logits, or p after a comparison over the whole vocabulary."""
+    teacher: Tensor | None = None
+    """[n, V] u after such a comparison."""
+    share: Tensor | None = None
+    """[n] r of such a comparison."""
+    topk_ids: Tensor | None = None
+    """[n, K]"""
+
+
+class _Stream:
+    """One micro-batch on its way through the tiles; `hidden_grad` and `weight_grad` are ready after `run`.
+
+    Tokens are put in another order first: those of taught rows, then the others, without those that the policy did not
+    write. So a tile has a teacher for all of its tokens or for none.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        hidden: Tensor,
+        head: Head,
+        tokens: ResponseTokens,
+        temperature: float,
+        teacher_terms: Sequence[HiddenTerm],
+        totals: Totals,
+        tokens_per_tile: int | None,
+    ) -> None:
+        self.algorithm, self.support, self.totals, self.temperature = algorithm, algorithm.support, totals, temperature
+        self.hidden, self.head = hidden, head
+        device, dtype = hidden.device, accumulation_dtype(hidden.dtype)
+        lengths = torch.tensor(tokens.lengths, dtype=torch.long, device=device)
+        self.is_taught_row = torch.tensor(tokens.is_taught, dtype=torch.bool, device=device)
+        is_written, is_taught = tokens.mask > 0, self.is_taught_row.repeat_interleave(lengths)
+        taught, others = ((is_written & wanted).nonzero()[:, 0] for wanted in (is_taught, ~is_taught))
+        order = torch.cat([taught, others])
+        self.order, self.num_taught = order, len(taught) if teacher_terms else 0
+
+        row_starts = lengths.cumsum(0) - lengths
+        self.row = torch.arange(len(lengths), device=device).repeat_interleave(lengths)[order]
+        self.column = order - row_starts[self.row]
+        self.max_length = max(tokens.lengths, default=0)
+
+        self.ids = tokens.ids[order]
+        self.student = HiddenTerm(1.0, hidden.detach()[order], prepared(head.detach()))
+        of_teacher = (is_taught.cumsum(0) - 1)[taught]
+        self.teacher = [
+            HiddenTerm(term.weight, term.hidden[of_teacher], prepared(term.head.detach())) for term in teacher_terms
+        ]
+        given = {name: getattr(tokens, name) for name in _PER_TOKEN}
+        self.columns = {name: value[order] for name, value in given.items() if value is not None}
+        mask = self._padded(torch.ones(len(order), dtype=dtype, device=device))
+        for name, weighted, counted in (
+            ("response_weights", mask, totals.response),
+            ("taught_weights", mask * self.is_taught_row[:, None], totals.taught),
+        ):
+            self.columns[name] = configured_weights(weighted, totals, counted, algorithm.actor)[self.row, self.column]
+
+        vocab_size, is_capped = head.weight.shape[0], head.soft_cap is not None
+        num_buffers = 1 + min(len(self.teacher), 2) + is_capped
+        self.step = tokens_per_tile or tile_tokens(vocab_size, num_buffers, device)
+        size = min(self.step, len(order))
+        buffers = [hidden.new_empty(size, vocab_size, dtype=dtype) for _ in range(num_buffers)]
+        self.slope = buffers.pop() if is_capped else None
+        self.buffers = buffers
+        self.hidden_sum = hidden.new_zeros(len(order), hidden.shape[1], dtype=dtype)
+        self.weight_sum = torch.zeros_like(head.weight, dtype=dtype) if head.weight.requires_grad else None
+
+    def run(self) -> tuple[Tensor, Metrics]:
+        """Loss and metrics of an algorithm that looks at one token at a time."""
+        total = self.hidden_sum.new_zeros(())
+        metrics: list[Metrics] = []
+        for rows in self._tiles():
+            tile = self._read(rows)
+            loss, values, gradients = self._learn(tile.numbers, rows, lambda value: value.unsqueeze(1))
+            self._spread(tile, gradients)
+            total += loss
+            metrics.append(values)
+        return total, add_metrics(metrics)
+
+    def run_coupled(self) -> tuple[Tensor, Metrics]:
+        """The same for an algorithm that looks at whole rows: all numbers first, then every tile once more."""
+        parts = [vars(self._read(rows).numbers) for rows in self._tiles()]
+        if not parts:
+            return self.hidden_sum.new_zeros(()), {}
+        found = {name: [part[name] for part in parts if part[name] is not None] for name in parts[0]}
+        numbers = _Numbers(**{name: torch.cat(values) for name, values in found.items() if values})
+        loss, metrics, gradients = self._learn(numbers, slice(None), self._padded)
+        for rows in self._tiles():
+            self._spread(self._read(rows), gradients.of(rows))
+        return loss, metrics
+
+    def hidden_grad(self) -> Tensor:
+        """The gradient [M, H] by the hidden states, in their type."""
+        return torch.zeros_like(self.hidden).index_copy_(0, self.order, self.hidden_sum.to(self.hidden.dtype))
+
+    def weight_grad(self) -> Tensor | None:
+        """The gradient [V, H] by the head, in its type; None if it needs none."""
+        return None if self.weight_sum is None else self.weight_sum.to(self.head.weight.dtype)
+
+    def _tiles(self) -> Iterator[slice]:
+        for first, last in ((0, self.num_taught), (self.num_taught, len(self.order))):
+            for start in range(first, last, self.step):
+                yield slice(start, min(start + self.step, last))
+
+    def _padded(self, values: Tensor) -> Tensor:
+        """From the first tokens of the stream's order [n, ...] to rows [B, T, ...], zeros where there is none."""
+        shape = (len(self.is_taught_row), self.max_length, *values.shape[1:])
+        place = (self.row[: len(values)], self.column[: len(values)])
+        return values.new_zeros(shape).index_put(place, values)
+
+    def _read(self, rows: slice) -> _Tile:
+        """First half: make the logits of a tile and read from them what the loss is made of."""
+        support, n = self.support, rows.stop - rows.start
+        student, *spare = (buffer[:n] for buffer in self.buffers)
+        slope = None if self.slope is None else self.slope[:n]
+        logits(self.student, rows, self.temperature, student, slope)
+        needs_entropy = support.needs_entropy or support.needs_entropy_grad
+        seen, ids = read(student, needs_entropy), self.ids[rows, None]
+        own = _Numbers(student.gather(1, ids).squeeze(1) - seen.log_normalizer, seen.entropy)
+        if rows.start >= self.num_taught:
+            return _Tile(rows, own, seen.log_normalizer, student)
+
+        teacher = mixed_logits(self.teacher, rows, self.temperature, spare[0], spare[-1])
+        taught = read(teacher, needs_entropy)
+        topk_ids = top_k(student, min(support.topk, student.shape[1])) if support.topk is not None else None
+        agreement = None
+        if needs_entropy:
+            best = top_k(student, 1) if topk_ids is None else topk_ids[:, :1]
+            agreement = (teacher.gather(1, best).squeeze(1) >= taught.largest).to(student.dtype)
+        numbers = replace(
+            own,
+            teacher_log_probs=teacher.gather(1, ids).squeeze(1) - taught.log_normalizer,
+            teacher_entropy=taught.entropy,
+            agreement=agreement,
+        )
+        if topk_ids is not None:
+            numbers = replace(
+                numbers,
+                topk_log_probs=student.gather(1, topk_ids) - seen.log_normalizer[:, None],
+                teacher_topk_log_probs=teacher.gather(1, topk_ids) - taught.log_normalizer[:, None],
+            )
+        if support.divergence is None:
+            return _Tile(rows, numbers, seen.log_normalizer, student, topk_ids=topk_ids)
+        distance, share = compare_(student, teacher, seen.log_normalizer, taught.log_normalizer, *support.divergence)
+        numbers = replace(numbers, divergence=distance)
+        return _Tile(rows, numbers, seen.log_normalizer, student, teacher, share, topk_ids)
+
+    def _learn(
+        self, numbers: _Numbers, rows: slice, arrange: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Metrics, _Gradients]:
+        """Ask the algorithm for the loss and its gradient by the numbers.
+
+        Args:
+            numbers: of the tokens.
+            rows: which tokens of the stream these are.
+            arrange: from [n, ...] to the rows by tokens of `LossInputs`.
+        """
+
+        def placed(value: Tensor | None) -> Tensor | None:
+            return None if value is None else arrange(value)
+
+        carriers = {
+            "log_probs": numbers.log_probs,
+            "entropy": numbers.entropy if self.support.needs_entropy_grad else None,
+            "topk_log_probs": numbers.topk_log_probs,
+            "divergence": numbers.divergence,
+        }
+        leaves = {name: value.requires_grad_() for name, value in carriers.items() if value is not None}
+        is_taught = self.is_taught_row if arrange == self._padded else self.is_taught_row[self.row[rows]]
+        with torch.enable_grad():
+            teacher = None
+            if numbers.teacher_log_probs is not None:
+                teacher = TokenDistribution(
+                    arrange(numbers.teacher_log_probs),
+                    placed(numbers.teacher_entropy),
+                    placed(numbers.teacher_topk_log_probs),
+                )
+            log_probs = arrange(numbers.log_probs)
+            loss, metrics = self.algorithm.loss(
+                LossInputs(
+                    student=TokenDistribution(log_probs, placed(numbers.entropy), placed(numbers.topk_log_probs)),
+                    response_mask=arrange(torch.ones_like(numbers.log_probs)).detach(),
+                    self_distillation_mask=is_taught.to(log_probs.dtype),
+                    totals=self.totals,
+                    teacher=teacher,
+                    divergence=placed(numbers.divergence),
+                    agreement=placed(numbers.agreement),
+                    **{name: arrange(values[rows]) for name, values in self.columns.items()},
+                )
+            )
+            # A loss of nothing that counts may be a constant.
+            by_leaf = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True) if loss.requires_grad else ()
+        found = {name: value for name, value in zip(leaves, by_leaf, strict=False) if value is not None}
+        log_probs_grad = found.pop("log_probs", torch.zeros_like(numbers.log_probs))
+        return loss.detach(), metrics, _Gradients(log_probs_grad, **found)
+
+    def _spread(self, tile: _Tile, gradients: _Gradients) -> None:
+        """Second half: turn the tile's logits into their gradient and multiply it into those of hidden and head."""
+        rows, by_topk, by_divergence = tile.rows, gradients.topk_log_probs, gradients.divergence
+        share = -gradients.log_probs
+        if by_topk is not None:
+            share = share - by_topk.sum(dim=1)
+        entropy = (tile.numbers.entropy, gradients.entropy)
+        if tile.teacher is not None and tile.share is not None and by_divergence is not None:
+            share = share - by_divergence * tile.share
+            change = divergence_gradient_(tile.student, tile.teacher, share, by_divergence, *entropy)
+        else:
+            change = softmax_gradient_(tile.student, tile.log_normalizer, share, *entropy)
+        change.scatter_add_(1, self.ids[rows, None], gradients.log_probs[:, None])
+        if by_topk is not None and tile.topk_ids is not None:
+            change.scatter_add_(1, tile.topk_ids, by_topk)
+        if self.slope is not None:
+            change.mul_(self.slope[: len(change)])
+        scale = self.head.scale / self.temperature
+        weight, hidden = self.student.head.weight, self.student.hidden[rows]
+        change = change.to(weight.dtype)
+        product(change, weight, self.hidden_sum[rows]).mul_(scale)
+        if self.weight_sum is not None:
+            accumulate_(self.weight_sum, change.T, hidden.to(weight.dtype), scale)
+
+
+_PER_TOKEN = ("old_log_probs", "rollout_log_probs", "advantages", "ref_log_probs")
+
+
+class _WithGradients(torch.autograd.Function):
+    """A loss whose gradients are there already: the backward only multiplies them, in place, by its own."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, loss: Tensor, hidden_grad: Tensor, weight_grad: Tensor | None
+    ) -> Tensor:
+        ctx.gradients = (hidden_grad, weight_grad)
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grad_outputs
+        gradients, ctx.gradients = ctx.gradients, None
+        hidden_grad, weight_grad = (None if value is None else value.mul_(grad) for value in gradients)
+        return hidden_grad, weight_grad, None, None, None
