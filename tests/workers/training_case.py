@@ -7,6 +7,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from verl.config import ActorConfig, ActorRolloutRefConfig, OptimConfig, PolicyLossConfig, RolloutConfig
 from verl.config.actor import FSDPConfig, ModelConfig
+from verl.config.forwards import ForwardLimits
 from verl.config.root import AlgorithmConfig, TrainerConfig
 from verl.config.self_distillation import SelfDistillationConfig
 from verl.models.full_weights import full_tensor, full_weights
@@ -77,10 +78,15 @@ def make_actor(config: ActorRolloutRefConfig, info: RankInfo | None = None, devi
     return worker
 
 
-def part(rows: list[Row], worker: ActorWorker, micro_batch_size: int | None) -> MiniBatch:
-    """This rank's part of a mini-batch."""
-    world_size = worker.place.world_size
-    return plan_mini_batch(rows, world_size, micro_batch_size, totals=count_totals(rows))[worker.place.rank]
+def part(
+    rows: list[Row], worker: ActorWorker, cut: int | ForwardLimits | None = None, teacher_cut: ForwardLimits | None = None
+) -> MiniBatch:
+    """This rank's part of a mini-batch. `cut`: rows of a micro-batch; the teacher's packs are cut alike by default."""
+    limits = cut if isinstance(cut, ForwardLimits) else ForwardLimits(max_rows=cut)
+    algorithm = worker.learner.algorithm
+    teacher = (teacher_cut or limits) if algorithm.needs_teacher else None
+    plan = plan_mini_batch(rows, worker.place.world_size, limits, teacher, keep_untaught=algorithm.needs_untaught_rows)
+    return plan[worker.place.rank]
 
 
 def weights_of(worker: ActorWorker) -> dict[str, torch.Tensor]:
@@ -93,11 +99,17 @@ def teacher_of(worker: ActorWorker) -> dict[str, torch.Tensor]:
     return {name.removeprefix("lm."): full_tensor(v, worker.place.device).cpu().clone() for name, v in weights.items()}
 
 
-def train(worker: ActorWorker, rows: list[Row], micro_batch_size: int | None, num_updates: int = 2) -> dict:
+def train(
+    worker: ActorWorker,
+    rows: list[Row],
+    cut: int | ForwardLimits | None,
+    teacher_cut: ForwardLimits | None = None,
+    num_updates: int = 2,
+) -> dict:
     """So many updates of two mini-batches each; everything that a test may want to compare."""
     metrics = {}
     for _ in range(num_updates):
-        batches = [part(rows[:3], worker, micro_batch_size), part(rows[3:], worker, micro_batch_size)]
+        batches = [part(mini_batch, worker, cut, teacher_cut) for mini_batch in (rows[:3], rows[3:])]
         metrics = worker.update_policy(batches)
     return {"weights": weights_of(worker), "teacher": teacher_of(worker), "metrics": mean_metrics(metrics)}
 
