@@ -113,7 +113,7 @@ class MiniBatch:
     """One rank's part of one optimizer step, or of a forward without one."""
 
     micro_batches: list[list[Row]]
-    """The same number on every rank; one is empty only if the rank has fewer rows, and then takes part in collectives."""
+    """The same number on every rank; one is empty only if the rank has fewer rows (it then joins in collectives)."""
     totals: Totals
     """Of the whole mini-batch, all ranks."""
     teacher_packs: list[list[Row]] = field(default_factory=list)

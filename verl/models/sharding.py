@@ -42,7 +42,8 @@ def shard(
         "mp_policy": MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32),
         "offload_policy": CPUOffloadPolicy() if offload else OffloadPolicy(),
     }
-    for layer in decoder_layers(full.lm):
+    # A CPU does not compute while it gathers: a model whose weights stay gathered anyway is then better one unit.
+    for layer in decoder_layers(full.lm) if reshard_after_forward or device.type == "cuda" else []:
         fully_shard(layer, reshard_after_forward=reshard_after_forward, **options)
     # The backward starts with the root's head: gathering it anew would only cost.
     fully_shard(model, reshard_after_forward=False, **options)
