@@ -9,8 +9,8 @@ The line holds the tokens of several rows, and tokens of a common beginning once
                      to the end, which is where the new tokens are.)
 
 transformers builds no mask for a name it does not know, and hands keyword arguments of the model on to every layer's
-attention; so the layout arrives, also when a layer is computed anew in the backward. What would change the result and is
-not known here is refused, never passed over.
+attention; so the layout arrives, also when a layer is computed anew in the backward. What would change the result and
+is not known here is refused, never passed over.
 """
 
 from __future__ import annotations
@@ -92,13 +92,13 @@ def packed_sdpa(
         )
         if is_shared and not can_share:
             k, v = (part.repeat_interleave(num_heads // num_kv_heads, dim=1) for part in (k, v))
-        is_banded = window is not None and window < width
+        band = None if window is None or window >= width else layout.band(width, window)
         result = functional.scaled_dot_product_attention(
             q,
             k,
             v,
-            attn_mask=layout.band(width, window) if is_banded else None,
-            is_causal=not is_banded,
+            attn_mask=band,
+            is_causal=band is None,
             scale=scaling,
             enable_gqa=is_shared and can_share,
         )
@@ -161,7 +161,9 @@ def _checked(
     window = others.pop("sliding_window", None)
     if others.pop("dropout", 0.0):
         raise CannotPack(module, "drops attention weights")
-    unknown = sorted(name for name, value in others.items() if value is not None and value is not False and name not in HARMLESS)
+    unknown = sorted(
+        name for name, value in others.items() if value is not None and value is not False and name not in HARMLESS
+    )
     if unknown:
         raise CannotPack(module, f"gives its attention {', '.join(unknown)}")
     return layout, window
