@@ -141,6 +141,18 @@ def test_without_rows_every_weight_still_gets_a_gradient(remove_padding):
     assert all(p.grad is not None and p.grad.abs().max() == 0 for p in lm.parameters())
 
 
+def test_the_head_comes_with_its_factor_and_soft_cap():
+    """Logits of `head_map`'s head over packed states are those of the whole model, row by row."""
+    lm = tiny("gemma2", "packed_sdpa")
+    head, hidden = PolicyModel(lm)(pack(ROWS[:3], CPU), lambda hidden, head: (head, hidden))
+    logits = head.scale * hidden @ head.weight.T
+    logits = head.soft_cap * torch.tanh(logits / head.soft_cap)
+    plain = tiny("gemma2", "eager")
+    whole = [plain(input_ids=torch.tensor([row.prompt_ids + row.response_ids])).logits[0] for row in ROWS[:3]]
+    expected = [one[len(row.prompt_ids) - 1 : -1] for one, row in zip(whole, ROWS[:3], strict=True)]
+    torch.testing.assert_close(logits, torch.cat(expected), rtol=1e-5, atol=1e-5)
+
+
 def test_what_changes_the_result_is_refused():
     packed = pack(ROWS, CPU)
     capped = Gemma2ForCausalLM(Gemma2Config(**SIZES, attn_logit_softcapping=1.0))

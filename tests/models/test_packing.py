@@ -52,8 +52,39 @@ def test_packed_by_hand():
     assert packed.layout.joined.key_starts.tolist() == [0, 2, 6, 11]
     assert packed.layout.joined.keys.tolist() == [0, 1, 2, 3, 4, 5, 2, 3, 4, 6, 7]
     assert (packed.layout.joined.max_queries, packed.layout.joined.max_keys) == (4, 5)
-    assert packed.layout.padded.shapes == ((2, 5), (1, 2))  # a line of 2 is not padded to 5
-    assert packed.layout.padded.tokens.tolist() == [2, 3, 4, 6, 7, 2, 3, 4, 5, 0, 0, 1]
+    tables = packed.layout.padded
+    sizes = [(len(r.lines), r.num_queries, r.num_keys) for r in tables.rectangles]
+    assert sizes == [(2, 4, 4), (1, 2, 5)]  # of the last line 3 tokens are not new, and do not ask
+    assert tables.queries.tolist() == [2, 3, 4, 5, 0, 1, 0, 0, 6, 7]
+    assert tables.keys.tolist() == [2, 3, 4, 5, 0, 1, 0, 0, 2, 3, 4, 6, 7]
+    assert tables.places.tolist() == [4, 5, 0, 1, 2, 3, 8, 9]
+
+
+def test_masks_by_hand():
+    """Lines of 5 and 3 tokens, of which the last 2 and the last one are new."""
+    rows = [Row([1, 2, 3], [4, 5], [1, 1]), Row([1, 2, 3], [6, 7], [1, 1]), Row([1, 2], [8], [1])]
+    layout = pack(rows, CPU).layout
+    whole, part = layout.padded.rectangles
+    no = -torch.inf
+    assert layout.mask(whole, None, torch.float32) is None and layout.mask(whole, 5, torch.float32) is None
+    assert layout.mask(part, None, torch.float32).tolist() == [
+        [[[0, 0, 0, 0, no], [0, 0, 0, 0, 0]]],
+        [[[0, 0, 0, no, no], [0, 0, 0, 0, no]]],
+    ]
+    assert layout.mask(part, 3, torch.float32).tolist() == [
+        [[[no, 0, 0, 0, no], [no, no, 0, 0, 0]]],
+        [[[0, 0, 0, no, no], [no, 0, 0, 0, no]]],
+    ]
+    assert layout.mask(whole, 2, torch.float32)[0, 0, 2].tolist() == [no, 0, 0, no, no]
+
+
+def test_padding_always_sees_something():
+    """Or its softmax, and with it every gradient, would be nan: a line with few new tokens beside one with many."""
+    rows = [Row([1] * 9 + [n], [n] * n, [1] * n) for n in (2, 3, 9)] + [Row([1] * 9 + [8], [4], [1])]
+    layout = pack(rows, CPU).layout
+    for rectangle in layout.padded.rectangles:
+        mask = layout.mask(rectangle, 2, torch.float32)
+        assert mask is None or (mask == 0).any(dim=-1).all()
 
 
 def test_padded_by_hand():
@@ -94,7 +125,7 @@ def test_lines_hold_every_row_and_place_every_token(share_prefixes):
     for line in packed.layout.lines:
         assert packed.position_ids[0, line.tokens].tolist() == list(range(len(line.tokens)))
     tables = packed.layout.padded
-    assert torch.equal(tables.tokens[tables.places], torch.arange(packed.num_tokens))
+    assert torch.equal(tables.queries[tables.places], torch.arange(packed.num_tokens))
     new = [token for line in packed.layout.lines for token in line.tokens[-line.num_new :].tolist()]
     assert new == list(range(packed.num_tokens))
 
