@@ -12,7 +12,6 @@ HARMLESS = [
     "data.trust_remote_code=True",
     "data.dataloader_num_workers=8",
     "actor_rollout_ref.hybrid_engine=True",
-    "actor_rollout_ref.model.use_remove_padding=True",
     "actor_rollout_ref.model.use_fused_kernels=False",
     "actor_rollout_ref.model.use_liger=False",
     "actor_rollout_ref.model.enable_activation_offload=False",

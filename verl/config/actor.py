@@ -25,8 +25,8 @@ class ModelConfig(Node):
     enable_gradient_checkpointing: bool = True
     """Recompute activations in the backward pass."""
     use_remove_padding: bool = True
-    """Pack the rows of a forward into one line without padding, and run what rows have in common at their beginning
-    once. Off pads them, for models whose layers packed attention does not know."""
+    """Pack the rows of a forward into one line without padding. Off pads them, for models whose layers packed attention
+    does not know."""
     lora_rank: Annotated[int, Range(low=0)] = 0
     """Rank of LoRA adapters; 0 trains all weights."""
     lora_alpha: Annotated[float, Range(above=0)] = 16.0

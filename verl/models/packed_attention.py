@@ -3,8 +3,8 @@
 The line holds the tokens of several rows, and tokens of a common beginning once (`verl.models.packing`). Two ways:
 
     packed_sdpa      gather queries, keys and values to rectangles of rows, run torch's attention, and take each packed
-                     token's result from one of the places where it stands; of a row that is mostly a beginning it shares
-                     with others, only the new tokens ask
+                     token's result from one of the places where it stands; of a row that mostly repeats the beginning
+                     of others, only the new tokens ask
     packed_varlen    flash-attn with variable lengths: the queries of a row are its new tokens, as they stand in the
                      line; only keys and values are gathered. (With fewer queries than keys its causal mask is aligned
                      to the end, which is where the new tokens are.)
