@@ -3,14 +3,15 @@
 The line holds the tokens of several rows, and tokens of a common beginning once (`verl.models.packing`). Two ways:
 
     packed_sdpa      gather queries, keys and values to rectangles of rows, run torch's attention, and take each packed
-                     token's result from one of the places where it stands
+                     token's result from one of the places where it stands; of a row that mostly repeats the beginning
+                     of others, only the new tokens ask
     packed_varlen    flash-attn with variable lengths: the queries of a row are its new tokens, as they stand in the
                      line; only keys and values are gathered. (With fewer queries than keys its causal mask is aligned
                      to the end, which is where the new tokens are.)
 
 transformers builds no mask for a name it does not know, and hands keyword arguments of the model on to every layer's
-attention; so the layout arrives, also when a layer is computed anew in the backward. What would change the result and is
-not known here is refused, never passed over.
+attention; so the layout arrives, also when a layer is computed anew in the backward. What would change the result and
+is not known here is refused, never passed over.
 """
 
 from __future__ import annotations
@@ -74,35 +75,30 @@ def packed_sdpa(
     layout, window = _checked(module, attention_mask, pack_layout, others)
     lines = layout.padded
     num_heads, num_kv_heads = query.shape[1], key.shape[1]
-    # One gather for all three. Its backward adds up what the rows of a common beginning send back.
-    joined = torch.cat([_by_token(query), _by_token(key), _by_token(value)], dim=1)
-    gathered = functional.embedding(lines.tokens, joined)
-    widths = [num_heads * query.shape[3], num_kv_heads * key.shape[3], num_kv_heads * value.shape[3]]
+    # The backward of a gather adds up what the rows of a common beginning send back.
+    queries = functional.embedding(lines.queries, _by_token(query))
+    both = functional.embedding(lines.keys, torch.cat([_by_token(key), _by_token(value)], dim=1))
+    keys, values = both.split([num_kv_heads * key.shape[3], num_kv_heads * value.shape[3]], dim=1)
     # Torch's fused attention shares keys between heads on a GPU in half precision alone; elsewhere it would fall back
     # to one that keeps all scores.
     is_shared = num_kv_heads < num_heads
     can_share = query.is_cuda and query.dtype in (torch.float16, torch.bfloat16)
     results: list[Tensor] = []
-    for rectangle, (height, width) in zip(
-        gathered.split([height * width for height, width in lines.shapes]), lines.shapes, strict=True
-    ):
-        q, k, v = (
-            part.view(height, width, heads, -1).transpose(1, 2)
-            for part, heads in zip(rectangle.split(widths, dim=1), (num_heads, num_kv_heads, num_kv_heads), strict=True)
-        )
+    asked = seen = 0
+    for rectangle in lines.rectangles:
+        height = len(rectangle.lines)
+        q = queries[asked : (asked := asked + height * rectangle.num_queries)]
+        k, v = (part[seen : seen + height * rectangle.num_keys] for part in (keys, values))
+        seen += height * rectangle.num_keys
+        q = q.view(height, -1, num_heads, query.shape[3]).transpose(1, 2)
+        k, v = (part.view(height, rectangle.num_keys, num_kv_heads, -1).transpose(1, 2) for part in (k, v))
         if is_shared and not can_share:
             k, v = (part.repeat_interleave(num_heads // num_kv_heads, dim=1) for part in (k, v))
-        is_banded = window is not None and window < width
+        mask = layout.mask(rectangle, window, q.dtype)
         result = functional.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=layout.band(width, window) if is_banded else None,
-            is_causal=not is_banded,
-            scale=scaling,
-            enable_gqa=is_shared and can_share,
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=is_shared and can_share
         )
-        results.append(result.transpose(1, 2).reshape(height * width, -1))
+        results.append(result.transpose(1, 2).flatten(2).flatten(0, 1))
     result = functional.embedding(lines.places, torch.cat(results) if len(results) > 1 else results[0])
     return result.view(1, layout.num_tokens, num_heads, -1), None
 
@@ -161,7 +157,9 @@ def _checked(
     window = others.pop("sliding_window", None)
     if others.pop("dropout", 0.0):
         raise CannotPack(module, "drops attention weights")
-    unknown = sorted(name for name, value in others.items() if value is not None and value is not False and name not in HARMLESS)
+    unknown = sorted(
+        name for name, value in others.items() if value is not None and value is not False and name not in HARMLESS
+    )
     if unknown:
         raise CannotPack(module, f"gives its attention {', '.join(unknown)}")
     return layout, window

@@ -59,15 +59,34 @@ class Line:
 
 
 @dataclass(frozen=True)
-class PaddedLines:
-    """The lines as rectangles, for attention that takes [B, L]: a few, so that short lines are not padded to long."""
+class Rectangle:
+    """Some lines of similar length, as attention takes them: queries [B, L_q], keys and values [B, L]."""
 
-    shapes: tuple[tuple[int, int], ...]
-    """(B, L) of each rectangle."""
-    tokens: Tensor
-    """[sum of B * L] The packed token at each place of the rectangles, one after another; token 0 as padding."""
+    lines: Sequence[Line]
+    is_whole: bool
+    """Whether every token of a line asks (L_q = L); otherwise only its new ones do."""
+
+    num_queries: int
+    """L_q"""
+    num_keys: int
+    """L"""
+
+    def start(self, line: Line) -> int:
+        """The place in the line of its first query."""
+        return 0 if self.is_whole else len(line.tokens) - line.num_new
+
+
+@dataclass(frozen=True)
+class PaddedLines:
+    """The lines as rectangles, each padded on the right with token 0: a few, so that little is padding."""
+
+    rectangles: tuple[Rectangle, ...]
+    queries: Tensor
+    """[sum of B * L_q] The packed token at each place of the rectangles of queries, one after another."""
+    keys: Tensor
+    """[sum of B * L] The same for keys and values."""
     places: Tensor
-    """[N] For every packed token one place among those where it stands."""
+    """[N] For every packed token one place among the queries where it stands."""
 
 
 @dataclass(frozen=True)
@@ -94,27 +113,29 @@ class PackLayout:
         self.lines = lines
         self.num_tokens = num_tokens
         self.device = device
-        self._bands: dict[tuple[int, int], Tensor] = {}
+        self._masks: dict[tuple[int, int | None, torch.dtype], Tensor] = {}
 
     @cached_property
     def padded(self) -> PaddedLines:
-        """The lines as rectangles. A new one is begun where lines are less than half as long as its longest."""
-        groups: list[list[Line]] = []
-        for line in sorted(self.lines, key=lambda line: -len(line.tokens)):
-            if not groups or 2 * len(line.tokens) < len(groups[-1][0].tokens):
-                groups.append([])
-            groups[-1].append(line)
-        shapes = tuple((len(group), len(group[0].tokens)) for group in groups)
-        tokens = np.zeros(sum(height * width for height, width in shapes), dtype=np.int64)
+        """The lines as rectangles."""
+        rectangles = _rectangles(self.lines)
+        queries = [np.zeros((len(r.lines), r.num_queries), dtype=np.int64) for r in rectangles]
+        keys = [np.zeros((len(r.lines), r.num_keys), dtype=np.int64) for r in rectangles]
         places = np.empty(self.num_tokens, dtype=np.int64)
-        start = 0
-        for group, (_, width) in zip(groups, shapes, strict=True):
-            for line in group:
-                length = len(line.tokens)
-                tokens[start : start + length] = line.tokens
-                places[line.tokens[-line.num_new :]] = np.arange(start + length - line.num_new, start + length)
-                start += width
-        return PaddedLines(shapes, self._tensor(tokens), self._tensor(places))
+        first = 0
+        for rectangle, asking, seen in zip(rectangles, queries, keys, strict=True):
+            for line, own_queries, own_keys in zip(rectangle.lines, asking, seen, strict=True):
+                asked = line.tokens[rectangle.start(line) :]
+                own_queries[: len(asked)] = asked
+                own_keys[: len(line.tokens)] = line.tokens
+                places[asked[-line.num_new :]] = np.arange(first + len(asked) - line.num_new, first + len(asked))
+                first += len(own_queries)
+        return PaddedLines(
+            rectangles=rectangles,
+            queries=self._tensor(np.concatenate([part.ravel() for part in queries])),
+            keys=self._tensor(np.concatenate([part.ravel() for part in keys])),
+            places=self._tensor(places),
+        )
 
     @cached_property
     def joined(self) -> JoinedLines:
@@ -129,15 +150,52 @@ class PackLayout:
             max_keys=max(num_keys),
         )
 
-    def band(self, length: int, window: int) -> Tensor:
-        """[length, length] bool: where a token sees another, itself and the `window - 1` tokens before."""
-        if (length, window) not in self._bands:
-            ones = torch.ones(length, length, dtype=torch.bool, device=self.device)
-            self._bands[length, window] = ones.tril_().triu_(1 - window)
-        return self._bands[length, window]
+    def mask(self, rectangle: Rectangle, window: int | None, dtype: torch.dtype) -> Tensor | None:
+        """What is added to the scores of a rectangle, [B or 1, 1, L_q, L]: 0 where a query sees a key, else -inf.
+
+        Args:
+            rectangle: one of `padded`.
+            window: how many tokens a token sees, itself and those before it; None: all.
+            dtype: of the scores.
+
+        Returns:
+            None where it is the plain causal mask of a square.
+        """
+        if window is not None and window >= rectangle.num_keys:
+            window = None
+        if rectangle.is_whole and window is None:
+            return None
+        name = (id(rectangle), window, dtype)
+        if name not in self._masks:
+            starts = [0] if rectangle.is_whole else [rectangle.start(line) for line in rectangle.lines]
+            here = torch.tensor(starts)[:, None, None] + torch.arange(rectangle.num_queries)[:, None]
+            # Padding asks too, and must see something, or its softmax and with it every gradient is nan.
+            here = here.clamp(max=rectangle.num_keys - 1)
+            there = torch.arange(rectangle.num_keys)
+            hidden = there > here
+            if window is not None:
+                hidden |= there <= here - window
+            mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)
+            self._masks[name] = mask[:, None].to(self.device)
+        return self._masks[name]
 
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self.device)
+
+
+def _rectangles(lines: Sequence[Line]) -> tuple[Rectangle, ...]:
+    """Cut lines into few rectangles: apart where most of a line is not new, and where it is less than half as long."""
+    found: list[Rectangle] = []
+    for is_whole in (True, False):
+        chosen = [line for line in lines if (2 * line.num_new > len(line.tokens)) is is_whole]
+        chosen.sort(key=lambda line: -len(line.tokens))
+        start = 0
+        for end in range(1, len(chosen) + 1):
+            if end == len(chosen) or 2 * len(chosen[end].tokens) < len(chosen[start].tokens):
+                longest, most = len(chosen[start].tokens), max(line.num_new for line in chosen[start:end])
+                found.append(Rectangle(chosen[start:end], is_whole, longest if is_whole else most, longest))
+                start = end
+    return tuple(found)
 
 
 def pack(
