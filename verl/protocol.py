@@ -5,18 +5,26 @@
 | B      | rows (responses)                 | V      | vocabulary           |
 | T      | response tokens, padded          | K      | top-k entries        |
 | S      | prompt plus response, padded     | H      | hidden size          |
-| N      | packed (unpadded) tokens         |        |                      |
+| N      | tokens that a forward runs       | M      | its response tokens  |
 
 Rows travel unpadded (`Row`: plain lists of token ids), because padding is a property of one forward, not of the data.
 The driver decides everything that must agree between ranks: which rows form a mini-batch, which rank computes which
-row, how many micro-batches every rank runs (FSDP's collectives need the same number everywhere), and by what the loss
-is divided. Ranks then only compute, and the gradient of a mini-batch depends on its samples alone, not on the cut.
+row, how many forwards every rank runs (FSDP's collectives need the same number everywhere), and by what the loss is
+divided. Ranks then only compute, and the gradient of a mini-batch depends on its samples alone, not on the cut.
+
+A rank's rows are laid out in a line, rows that begin alike beside each other, and only ever cut into consecutive parts:
+so every part shares what its rows have in common, and the fewest and most equal parts are found by simply filling up.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
+
+from verl.config.forwards import ForwardLimits
+from verl.prefixes import num_packed_tokens, prefix_order
 
 
 @dataclass(frozen=True)
@@ -102,12 +110,15 @@ def mean_metrics(metrics: Metrics) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class MiniBatch:
-    """One rank's part of one optimizer step."""
+    """One rank's part of one optimizer step, or of a forward without one."""
 
     micro_batches: list[list[Row]]
-    """The same number on every rank; a micro-batch may be empty (the rank then only takes part in collectives)."""
+    """The same number on every rank; one is empty only if the rank has fewer rows (it then joins in collectives)."""
     totals: Totals
     """Of the whole mini-batch, all ranks."""
+    teacher_packs: list[list[Row]] = field(default_factory=list)
+    """The rank's taught rows, cut anew for the teacher: the same number on every rank, none if no rank has a taught
+    row."""
 
 
 def balance(costs: Sequence[int], num_bins: int) -> list[list[int]]:
@@ -124,47 +135,145 @@ def balance(costs: Sequence[int], num_bins: int) -> list[list[int]]:
     return [sorted(members) for members in bins]
 
 
-def _cut(rows: list[Row], micro_batch_size: int | None, max_tokens: int | None) -> list[list[Row]]:
-    """Cut one rank's rows into micro-batches by row count, or by token count when `max_tokens` is given."""
-    cut: list[list[Row]] = []
-    load = 0
-    for row in rows:
-        if max_tokens is not None:
-            fits = bool(cut) and load + row.num_tokens <= max_tokens
-        else:
-            fits = bool(cut) and (micro_batch_size is None or len(cut[-1]) < micro_batch_size)
-        if not fits:
-            cut.append([])
-            load = 0
-        cut[-1].append(row)
-        load += row.num_tokens
-    return cut
+Sequences = Sequence[list[int]]
+
+
+class _Line:
+    """Sequences in an order that puts common beginnings side by side, and what a forward of consecutive ones costs."""
+
+    def __init__(self, sequences: Sequences, limits: ForwardLimits) -> None:
+        self.limits = limits
+        if limits.remove_padding and limits.share_prefixes:
+            self.order, shared = prefix_order(sequences)
+        else:  # long ones first: what stands side by side is then of nearly one length
+            self.order = sorted(range(len(sequences)), key=lambda i: (-len(sequences[i]), i))
+            shared = [0] * len(sequences)
+        self.lengths = [len(sequences[index]) for index in self.order]
+        self.sums = list(accumulate((n - s for n, s in zip(self.lengths, shared, strict=True)), initial=0))
+
+    def tokens(self, start: int, stop: int) -> int:
+        """Tokens that a forward of places `start` to `stop` - 1 runs; never fewer for more places."""
+        if start == stop:
+            return 0
+        if not self.limits.remove_padding:
+            return (stop - start) * self.lengths[start]
+        return self.lengths[start] + self.sums[stop] - self.sums[start + 1]
+
+    def fill(self, max_tokens: float) -> list[range]:
+        """The fewest consecutive parts of at most `max_tokens` each; a single longer sequence is a part."""
+        max_rows = self.limits.max_rows if self.limits.max_tokens is None else None
+        parts: list[range] = []
+        start = 0
+        for stop in range(1, len(self.order) + 1):
+            is_last = stop == len(self.order)
+            is_full = stop - start == max_rows
+            if is_last or is_full or self.tokens(start, stop + 1) > max_tokens:
+                parts.append(range(start, stop))
+                start = stop
+        return parts
+
+    @property
+    def num_parts(self) -> int:
+        """How many forwards the limits ask for."""
+        return len(self.fill(self.limits.max_tokens or math.inf))
+
+    def cut(self, num_parts: int) -> list[list[int]]:
+        """Cut into so many parts, at least `self.num_parts`, with the most tokens of a part as low as possible.
+
+        Returns indices of the sequences. Parts are empty only if there are more of them than sequences.
+        """
+        if num_parts < 2 or not self.order:
+            return [self.order, *([] for _ in range(num_parts - 1))][:num_parts]
+        low, high = 1, self.tokens(0, len(self.order)) + max(self.lengths) * len(self.order)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if len(self.fill(middle)) <= num_parts else (middle + 1, high)
+        parts = self.fill(low)
+        while len(parts) < min(num_parts, len(self.order)):
+            widest = max((part for part in parts if len(part) > 1), key=lambda part: self.tokens(part.start, part.stop))
+            middle = min(widest[1:], key=lambda i: max(self.tokens(widest.start, i), self.tokens(i, widest.stop)))
+            place = parts.index(widest)
+            parts[place : place + 1] = [range(widest.start, middle), range(middle, widest.stop)]
+        empty = [range(0)] * (num_parts - len(parts))
+        return [[self.order[place] for place in part] for part in [*parts, *empty]]
+
+
+def _cut_alike(parts: Sequence[Sequence[Row]], limits: ForwardLimits, for_teacher: bool) -> list[list[list[Row]]]:
+    """Cut every rank's rows into forwards, the same number for each rank."""
+    lines = [_Line(_sequences(rows, for_teacher), limits) for rows in parts]
+    num_parts = max(line.num_parts for line in lines)
+    return [
+        [[rows[index] for index in part] for part in line.cut(num_parts)]
+        for rows, line in zip(parts, lines, strict=True)
+    ]
+
+
+def _sequences(rows: Iterable[Row], for_teacher: bool) -> list[list[int]]:
+    return [(row.teacher_prompt_ids if for_teacher else row.prompt_ids) + row.response_ids for row in rows]
+
+
+def _work(rows: Sequence[Row], limits: ForwardLimits, has_teacher: bool) -> int:
+    """What rows cost a rank, in tokens of a forward. With a teacher there is also a backward, which costs two."""
+    is_shared = limits.remove_padding and limits.share_prefixes
+    count = num_packed_tokens if is_shared else lambda sequences: sum(map(len, sequences))
+    if not has_teacher:
+        return count(_sequences(rows, False))
+    return 3 * count(_sequences(rows, False)) + count(_sequences((row for row in rows if row.is_taught), True))
+
+
+def _assign(rows: Sequence[Row], world_size: int, limits: ForwardLimits, has_teacher: bool) -> list[list[Row]]:
+    """Give every rank its rows: whole groups (rows of one prompt) or single rows, whichever burdens a rank the least.
+
+    Whole groups share their prompt; single rows are for few groups, or groups of unequal weight.
+    """
+    if world_size == 1:
+        return [list(rows)]
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(tuple(row.prompt_ids), []).append(index)
+    best: list[list[Row]] = []
+    least = math.inf
+    for units in (list(groups.values()), [[index] for index in range(len(rows))]):
+        costs = [_work([rows[index] for index in unit], limits, has_teacher) for unit in units]
+        parts = [
+            [rows[index] for index in sorted(index for unit in chosen for index in units[unit])]
+            for chosen in balance(costs, world_size)
+        ]
+        heaviest = max(_work(part, limits, has_teacher) for part in parts)
+        if heaviest < least:
+            best, least = parts, heaviest
+    return best
 
 
 def plan_mini_batch(
     rows: Sequence[Row],
     world_size: int,
-    micro_batch_size: int | None = None,
-    max_tokens: int | None = None,
+    limits: ForwardLimits | None = None,
+    teacher_limits: ForwardLimits | None = None,
     is_balanced: bool = True,
-    totals: Totals | None = None,
+    keep_untaught: bool = True,
 ) -> list[MiniBatch]:
-    """Cut one mini-batch into one `MiniBatch` for each rank.
+    """Cut one mini-batch into one `MiniBatch` for each rank. Deterministic.
 
     Args:
         rows: all rows of the optimizer step.
         world_size: number of data-parallel ranks.
-        micro_batch_size: rows in one forward; None puts all rows of a rank into one.
-        max_tokens: student tokens in one forward, instead of `micro_batch_size`; a longer single row stands alone.
+        limits: of the student's forwards; None packs all rows of a rank into one.
+        teacher_limits: of the teacher's; None plans no teacher.
         is_balanced: spread rows by cost; otherwise in order, in contiguous parts.
-        totals: the divisors of the loss; counted from `rows` when not given.
+        keep_untaught: rows without a target take part in the loss; otherwise they are counted, but nobody runs them.
     """
+    limits = limits or ForwardLimits()
+    used = [row for row in rows if keep_untaught or row.is_taught]
     if is_balanced:
-        parts = balance([row.num_tokens for row in rows], world_size)
+        parts = _assign(used, world_size, limits, teacher_limits is not None)
     else:
-        bounds = [len(rows) * rank // world_size for rank in range(world_size + 1)]
-        parts = [list(range(bounds[rank], bounds[rank + 1])) for rank in range(world_size)]
-    cut = [_cut([rows[i] for i in part], micro_batch_size, max_tokens) for part in parts]
-    num_micro_batches = max(1, *(len(micro_batches) for micro_batches in cut))
-    totals = totals or count_totals(rows)
-    return [MiniBatch(own + [[]] * (num_micro_batches - len(own)), totals) for own in cut]
+        bounds = [len(used) * rank // world_size for rank in range(world_size + 1)]
+        parts = [used[bounds[rank] : bounds[rank + 1]] for rank in range(world_size)]
+    micro_batches = _cut_alike(parts, limits, for_teacher=False)
+    teacher_packs: list[list[list[Row]]] = [[] for _ in parts]
+    if teacher_limits is not None:
+        taught = [[row for row in part if row.is_taught] for part in parts]
+        teacher_packs = _cut_alike(taught, teacher_limits, for_teacher=True)
+    totals = count_totals(rows)
+    return [MiniBatch(own, totals, packs) for own, packs in zip(micro_batches, teacher_packs, strict=True)]

@@ -44,9 +44,25 @@ def test_memory_by_hand(one):
     sizes = {row.name: row.size for row in estimate(config, shape, on_gpu=True, gpu_bytes=100 * 10**9)}
     assert sizes["weights"] == sizes["gradients"] == sizes["teacher"] == 8e9
     assert sizes["optimizer"] == 16e9
-    assert sizes["logits"] == 8192 * 150_000 * 4 * 3
+    assert sizes["logits"] == 8192 * 150_000 * 4 * 2  # one tile, of student and teacher
+    assert sizes["heads"] == 150_000 * 64 * (2 + 2 + 4)  # two in bf16 and a gradient in fp32
+    assert "gathered" not in sizes
     assert sizes["engine weights"] == 8e9  # bf16, over 2 GPUs
     assert sizes["KV cache"] == pytest.approx(0.55 * 100e9 - 8e9)
+
+
+def test_whole_models_are_counted_where_they_stay_gathered(one):
+    config = one("sdpo", "actor_rollout_ref.actor.fsdp_config.reshard_after_forward=False")
+    shape = shape_of(SIZES | {"model_type": "llama"})
+    sizes = {row.name: row.size for row in estimate(config, shape, on_gpu=True, gpu_bytes=None)}
+    assert sizes["gathered"] == shape.num_params * (2 + 4)  # bf16 weights, fp32 gradients
+    assert sizes["gathered teacher"] == shape.num_params * 2
+
+
+def test_logits_of_a_small_gpu_are_a_quarter_of_it(one):
+    shape = shape_of(SIZES | {"model_type": "llama", "vocab_size": 100_000})
+    sizes = {row.name: row.size for row in estimate(one("sdpo"), shape, on_gpu=True, gpu_bytes=16 * 10**8)}
+    assert sizes["logits"] == 500 * 100_000 * 4 * 2 == 16e8 / 4
 
 
 def test_unknown_architecture_is_not_guessed():

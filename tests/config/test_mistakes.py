@@ -6,7 +6,7 @@ from verl.config import ConfigError, PPOConfig, SelfDistillationConfig
 from verl.config.files import missing_files
 from verl.trainer.compose import compose
 
-ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+ACTOR, ROLLOUT, REF = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.ref"
 DISTILLATION = f"{ACTOR}.self_distillation"
 
 
@@ -64,7 +64,9 @@ def test_a_wrong_value_does_not_cause_a_second_sentence(problems):
         (["trainer.val_only=True", "data.val_files=null"], ["val_only"]),
         ([f"{ROLLOUT}.n=1", f"{DISTILLATION}.include_environment_feedback=False"], ["neither"]),
         ([f"{ROLLOUT}.n=1", f"{DISTILLATION}.grpo_lambda=0.5"], ["at least 2"]),
-        ([f"{ACTOR}.use_dynamic_bsz=True", f"{ACTOR}.ppo_max_token_len_per_gpu=16384"], ["16384", "18432"]),
+        ([f"{ACTOR}.use_dynamic_bsz=True", f"{ACTOR}.ppo_max_token_len_per_gpu=10000"], ["10000", "10240"]),
+        ([f"{REF}.log_prob_use_dynamic_bsz=True", f"{REF}.log_prob_max_token_len_per_gpu=16384"], ["16384", "18432"]),
+        ([f"{ROLLOUT}.log_prob_use_dynamic_bsz=True", f"{ROLLOUT}.log_prob_max_token_len_per_gpu=99"], ["99", "10240"]),
         ([f"{ACTOR}.ppo_mini_batch_size=1", f"{ROLLOUT}.n=2"], ["1 prompts x 2 responses", "4 ranks"]),
         (["trainer.resume_mode=resume_path"], ["resume_from_path"]),
         (

@@ -13,6 +13,7 @@ from whole_runs import ROOT
 from recipes.minimal_sdpo import pad, response_logits, sdpo_loss
 from verl.config import ActorConfig, ActorRolloutRefConfig, OptimConfig, PolicyLossConfig, SelfDistillationConfig
 from verl.config.actor import ModelConfig
+from verl.config.forwards import ForwardLimits
 from verl.config.root import AlgorithmConfig, TrainerConfig
 from verl.protocol import Row, mean_metrics, plan_mini_batch
 from verl.single_controller import LocalWorkerGroup
@@ -53,7 +54,7 @@ def arguments():
 def update(group, micro_batch_size, folder):
     """Loss and gradients of one update on `rows()`."""
     group.setup()
-    parts = plan_mini_batch(rows(), group.world_size, micro_batch_size)
+    parts = plan_mini_batch(rows(), group.world_size, ForwardLimits(micro_batch_size), ForwardLimits())
     metrics = mean_metrics(group.update_policy([[part] for part in parts]))
     group.export_huggingface(str(folder))
     group.shutdown()

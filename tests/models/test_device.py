@@ -15,8 +15,12 @@ def test_defaults_follow_the_device():
 
 def test_flash_attention_is_for_gpus_in_bf16(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
-    assert choose_attention(CUDA, torch.bfloat16) == "flash_attention_2"
-    assert choose_attention(CUDA, torch.float32) == choose_attention(CPU, torch.bfloat16) == "sdpa"
+    assert choose_attention(CUDA, torch.bfloat16) == "packed_varlen"
+    assert choose_attention(CUDA, torch.float32) == choose_attention(CPU, torch.bfloat16) == "packed_sdpa"
+    assert choose_attention(CUDA, torch.bfloat16, remove_padding=False) == "flash_attention_2"
+    assert choose_attention(CPU, torch.bfloat16, remove_padding=False) == "sdpa"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert choose_attention(CUDA, torch.bfloat16) == "packed_sdpa"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

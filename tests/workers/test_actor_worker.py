@@ -8,7 +8,8 @@ import torch
 from training_case import TAUGHT, TEMPERATURE, VOCAB, make_actor, make_config, part, save_tiny, teacher_of, weights_of
 from transformers import AutoModelForCausalLM
 
-from verl.protocol import MiniBatch, Row, count_totals
+from verl.config.forwards import ForwardLimits
+from verl.protocol import MiniBatch, Row, count_totals, plan_mini_batch
 from verl.weights import digest
 
 
@@ -27,7 +28,8 @@ def untaught(rows):
 
 
 def one_batch(rows):
-    return MiniBatch([rows], count_totals(rows))
+    (batch,) = plan_mini_batch(rows, 1, teacher_limits=ForwardLimits())
+    return batch
 
 
 def snapshot(worker):

@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 from plain_training import plain_training
-from training_case import CASES, TAUGHT, make_actor, make_config, part, run_case, save_tiny, teacher_of, weights_of
+from training_case import (
+    CASES,
+    TAUGHT,
+    VARIANTS,
+    VARIED,
+    make_actor,
+    make_config,
+    part,
+    run_case,
+    save_tiny,
+    teacher_of,
+    weights_of,
+)
 from transformers import AutoModelForCausalLM
 
 
@@ -46,13 +58,15 @@ def assert_close(found, expected):
         assert gap < 1e-5, f"{name} differs by {gap:.1e} of its largest entry"
 
 
+def assert_same_run(found, expected):
+    assert_close(found["weights"], expected["weights"])
+    assert_close(found["teacher"], expected["teacher"])
+    assert found["metrics"] == pytest.approx(expected["metrics"], rel=1e-4, abs=1e-6)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_two_ranks_train_like_one(name, folder, two_ranks):
-    alone = run_case(name, folder)
-    assert_close(two_ranks[name]["weights"], alone["weights"])
-    assert_close(two_ranks[name]["teacher"], alone["teacher"])
-    for metric in ("actor/grad_norm", "actor/pg_loss"):
-        assert two_ranks[name]["metrics"][metric] == pytest.approx(alone["metrics"][metric], rel=1e-4)
+    assert_same_run(two_ranks[name], run_case(name, folder))
 
 
 @pytest.mark.parametrize("name", ["ema-tied", "trust-region-untied", "lone-taught-row-tied"])
@@ -67,11 +81,23 @@ def test_update_equals_plain_training(name, folder):
     assert (found["weights"]["model.embed_tokens.weight"] - start).abs().max() > 0.01  # it did learn
 
 
-@pytest.mark.parametrize("micro_batch_size", [2, 5])
-def test_the_cut_into_micro_batches_changes_nothing(micro_batch_size, folder):
-    whole, cut = run_case("ema-tied", folder), run_case("ema-tied", folder, micro_batch_size=micro_batch_size)
-    assert_close(cut["weights"], whole["weights"])
-    assert cut["metrics"]["actor/pg_loss"] == pytest.approx(whole["metrics"]["actor/pg_loss"], rel=1e-4)
+@pytest.mark.parametrize("cut", [2, 5])
+def test_the_cut_into_micro_batches_changes_nothing(cut, folder):
+    whole, cut = run_case("ema-tied", folder), run_case("ema-tied", folder, cut=cut)
+    assert_same_run(cut, whole)
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    """Results of one rank, of the cases that are computed in other ways too."""
+    return {name: run_case(name, folder) for name in VARIED}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", VARIED)
+def test_packing_gathering_and_the_teachers_cut_change_nothing(name, variant, folder, alone, two_ranks):
+    assert_same_run(run_case(name, folder, variant=variant), alone[name])
+    assert_same_run(two_ranks[name, variant], alone[name])
 
 
 def test_two_rank_checkpoint_goes_on_with_one_rank(folder, two_ranks):

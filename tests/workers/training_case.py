@@ -7,6 +7,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from verl.config import ActorConfig, ActorRolloutRefConfig, OptimConfig, PolicyLossConfig, RolloutConfig
 from verl.config.actor import FSDPConfig, ModelConfig
+from verl.config.forwards import ForwardLimits
 from verl.config.root import AlgorithmConfig, TrainerConfig
 from verl.config.self_distillation import SelfDistillationConfig
 from verl.models.full_weights import full_tensor, full_weights
@@ -55,7 +56,14 @@ def save_tiny(folder: Path, is_tied: bool, seed: int = 0) -> str:
     return str(folder)
 
 
-def make_config(path: str, loss_mode: str = "sdpo", model: dict | None = None, **options) -> ActorRolloutRefConfig:
+def make_config(
+    path: str,
+    loss_mode: str = "sdpo",
+    model: dict | None = None,
+    share_prefixes: bool = True,
+    reshards: bool = True,
+    **options,
+) -> ActorRolloutRefConfig:
     """`options` go to self_distillation. The large eps makes AdamW smooth, so that rounding stays rounding."""
     return ActorRolloutRefConfig(
         model=ModelConfig(path=path, **(model or {})),
@@ -64,7 +72,8 @@ def make_config(path: str, loss_mode: str = "sdpo", model: dict | None = None, *
             optim=OptimConfig(lr=0.3, eps=0.1, weight_decay=0.01, lr_warmup_steps=2, lr_scheduler_type="cosine"),
             self_distillation=SelfDistillationConfig(**options),
             use_kl_loss=loss_mode == "vanilla",
-            fsdp_config=FSDPConfig(compute_dtype="fp32"),
+            fsdp_config=FSDPConfig(compute_dtype="fp32", reshard_after_forward=reshards),
+            use_prefix_grouper=share_prefixes,
         ),
         rollout=RolloutConfig(temperature=TEMPERATURE),
     )
@@ -77,10 +86,18 @@ def make_actor(config: ActorRolloutRefConfig, info: RankInfo | None = None, devi
     return worker
 
 
-def part(rows: list[Row], worker: ActorWorker, micro_batch_size: int | None) -> MiniBatch:
-    """This rank's part of a mini-batch."""
-    world_size = worker.place.world_size
-    return plan_mini_batch(rows, world_size, micro_batch_size, totals=count_totals(rows))[worker.place.rank]
+def part(
+    rows: list[Row],
+    worker: ActorWorker,
+    cut: int | ForwardLimits | None = None,
+    teacher_cut: ForwardLimits | None = None,
+) -> MiniBatch:
+    """This rank's part of a mini-batch. `cut`: rows of a micro-batch; the teacher's packs are cut alike by default."""
+    limits = cut if isinstance(cut, ForwardLimits) else ForwardLimits(max_rows=cut)
+    algorithm = worker.learner.algorithm
+    teacher = (teacher_cut or limits) if algorithm.needs_teacher else None
+    plan = plan_mini_batch(rows, worker.place.world_size, limits, teacher, keep_untaught=algorithm.needs_untaught_rows)
+    return plan[worker.place.rank]
 
 
 def weights_of(worker: ActorWorker) -> dict[str, torch.Tensor]:
@@ -93,11 +110,17 @@ def teacher_of(worker: ActorWorker) -> dict[str, torch.Tensor]:
     return {name.removeprefix("lm."): full_tensor(v, worker.place.device).cpu().clone() for name, v in weights.items()}
 
 
-def train(worker: ActorWorker, rows: list[Row], micro_batch_size: int | None, num_updates: int = 2) -> dict:
+def train(
+    worker: ActorWorker,
+    rows: list[Row],
+    cut: int | ForwardLimits | None,
+    teacher_cut: ForwardLimits | None = None,
+    num_updates: int = 2,
+) -> dict:
     """So many updates of two mini-batches each; everything that a test may want to compare."""
     metrics = {}
     for _ in range(num_updates):
-        batches = [part(rows[:3], worker, micro_batch_size), part(rows[3:], worker, micro_batch_size)]
+        batches = [part(mini_batch, worker, cut, teacher_cut) for mini_batch in (rows[:3], rows[3:])]
         metrics = worker.update_policy(batches)
     return {"weights": weights_of(worker), "teacher": teacher_of(worker), "metrics": mean_metrics(metrics)}
 
@@ -126,10 +149,31 @@ CASES = {
 }
 
 
-def run_case(name: str, folder: Path, info: RankInfo | None = None, micro_batch_size: int | None = None) -> dict:
+PADDED = {"remove_padding": False, "share_prefixes": False}
+VARIANTS = {
+    # name: (configuration, cut, the teacher's cut)
+    "padded": ({"model": {"use_remove_padding": False}}, ForwardLimits(2, **PADDED), ForwardLimits(2, **PADDED)),
+    "padded to a budget": (
+        {"model": {"use_remove_padding": False}},
+        ForwardLimits(max_tokens=14, **PADDED),
+        ForwardLimits(max_tokens=20, **PADDED),
+    ),
+    "nothing shared": ({"share_prefixes": False}, ForwardLimits(share_prefixes=False), None),
+    "kept gathered": ({"reshards": False}, ForwardLimits(1), None),
+    "teacher row by row": ({}, ForwardLimits(), ForwardLimits(1)),
+    "teacher at once": ({"reshards": False}, ForwardLimits(1), ForwardLimits()),
+    "small budgets": ({}, ForwardLimits(max_tokens=8), ForwardLimits(max_tokens=17)),
+}
+"""Other ways to compute what a case computes."""
+VARIED = ["ema-tied", "trust-region-untied", "grpo-kl-untied", "lora-tied"]
+
+
+def run_case(name: str, folder: Path, info: RankInfo | None = None, variant: str = "", cut: int | None = None) -> dict:
     """Train one case from the start. `folder` holds the models, as `tied` and `untied`."""
     is_tied, rows, size, options = CASES[name]
+    changed, limits, teacher_limits = VARIANTS.get(variant, ({}, cut or size, None))
+    options = options | changed | {"model": options.get("model", {}) | changed.get("model", {})}
     worker = make_actor(make_config(str(folder / ("tied" if is_tied else "untied")), **options), info)
     if options.get("loss_mode") == "vanilla":
         rows = with_reference(worker, rows)
-    return train(worker, rows, micro_batch_size or size)
+    return train(worker, rows, limits, teacher_limits)

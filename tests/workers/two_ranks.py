@@ -1,10 +1,22 @@
 """One of two gloo ranks, through every case of `training_case`: python two_ranks.py <folder> <port> <rank>."""
 
 import sys
+from itertools import product
 from pathlib import Path
 
 import torch
-from training_case import CASES, TAUGHT, make_actor, make_config, part, run_case, teacher_of, weights_of
+from training_case import (
+    CASES,
+    TAUGHT,
+    VARIANTS,
+    VARIED,
+    make_actor,
+    make_config,
+    part,
+    run_case,
+    teacher_of,
+    weights_of,
+)
 
 from verl.single_controller import RankInfo
 
@@ -12,6 +24,8 @@ if __name__ == "__main__":
     folder, port, rank = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     info = RankInfo(rank, 2, rank, "127.0.0.1", port)
     results = {name: run_case(name, folder, info) for name in CASES}
+    for name, variant in product(VARIED, VARIANTS):
+        results[name, variant] = run_case(name, folder, info, variant)
 
     worker = make_actor(make_config(str(folder / "tied"), teacher_update_rate=0.3), info)
     worker.update_policy([part(TAUGHT, worker, 1)])

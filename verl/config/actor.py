@@ -24,6 +24,9 @@ class ModelConfig(Node):
     """Run Python code that comes with the model. Off unless asked for."""
     enable_gradient_checkpointing: bool = True
     """Recompute activations in the backward pass."""
+    use_remove_padding: bool = True
+    """Pack the rows of a forward into one line without padding. Off pads them, for models whose layers packed attention
+    does not know."""
     lora_rank: Annotated[int, Range(low=0)] = 0
     """Rank of LoRA adapters; 0 trains all weights."""
     lora_alpha: Annotated[float, Range(above=0)] = 16.0
@@ -59,7 +62,9 @@ class FSDPConfig(Node):
     param_offload: bool = False
     """Keep weights, gradients and optimizer state in host memory (FSDP2's CPU offload policy)."""
     reshard_after_forward: bool = True
-    """Free gathered weights between forward and backward."""
+    """Frugal: free a layer's gathered weights after its forward, gather them again for its backward, and reduce
+    gradients in every micro-batch. Off, student and teacher are gathered once for each optimizer step, and gradients
+    are kept whole until its last micro-batch: faster, for the memory of two gathered models and a whole gradient."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,11 @@ class ActorConfig(Node):
     use_dynamic_bsz: bool = False
     """Cut micro-batches by `ppo_max_token_len_per_gpu` instead of by rows."""
     ppo_max_token_len_per_gpu: Positive = 16384
-    """Most tokens in one forward with `use_dynamic_bsz`."""
+    """Most tokens in one forward with `use_dynamic_bsz`, as the forward runs them: shared ones count once. A single
+    longer response stands alone."""
+    use_prefix_grouper: bool = True
+    """Run the beginning that rows of a forward have in common, a group's prompt above all, once instead of for each
+    row (needs `model.use_remove_padding`)."""
     ppo_epochs: Positive = 1
     """Passes over each rollout batch."""
     shuffle: bool = False
@@ -151,4 +160,8 @@ class RefConfig(Node):
 
     model: RefModelConfig = field(default_factory=RefModelConfig)
     log_prob_micro_batch_size_per_gpu: Positive | None = None
-    """Responses in one forward of the reference; null takes a rank's whole part."""
+    """Responses in one forward of the teacher or reference; null: `actor.ppo_micro_batch_size_per_gpu`."""
+    log_prob_use_dynamic_bsz: bool | None = None
+    """Cut these forwards by tokens instead; null: as `actor.use_dynamic_bsz`."""
+    log_prob_max_token_len_per_gpu: Positive | None = None
+    """Most tokens in one of them; null: twice `actor.ppo_max_token_len_per_gpu`, since no activations are kept."""

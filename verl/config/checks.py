@@ -3,11 +3,13 @@ that is wrong is said at once, before torch is imported and before any GPU is ta
 
 from __future__ import annotations
 
+from verl.config.forwards import log_prob_tokens
 from verl.config.model_shape import ModelShape, read_shape
 from verl.config.root import PPOConfig, SFTConfig
 
 ACTOR = "actor_rollout_ref.actor"
 ROLLOUT = "actor_rollout_ref.rollout"
+REF = "actor_rollout_ref.ref"
 GROUP_ESTIMATORS = {"grpo", "rloo"}
 """Estimators that compare the responses to one prompt with each other."""
 
@@ -47,7 +49,7 @@ def divisors(number: int, most: int = 12) -> list[int]:
 
 
 def lengths(config: PPOConfig) -> list[str]:
-    """Prompt plus response against the engine's and the model's limits and the token budget of a micro-batch."""
+    """Prompt plus response against the engine's and the model's limits and the token budgets of a forward."""
     data, actor, rollout = config.data, config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     sequence = data.max_prompt_length + data.max_response_length
     sum_text = (
@@ -66,10 +68,14 @@ def lengths(config: PPOConfig) -> list[str]:
             f"the teacher's {ACTOR}.self_distillation.max_reprompt_len={distillation.max_reprompt_len}"
             f" + data.max_response_length={data.max_response_length} = {longest} tokens"
         )
-    if actor.use_dynamic_bsz and actor.ppo_max_token_len_per_gpu < longest:
-        problems.append(
-            f"{ACTOR}.ppo_max_token_len_per_gpu={actor.ppo_max_token_len_per_gpu}: does not hold {longest_text}"
-        )
+    student, teacher = (sequence, sum_text), (longest, longest_text)
+    for key, budget, needed, text in (
+        (f"{ACTOR}.ppo_max_token_len_per_gpu", actor.use_dynamic_bsz and actor.ppo_max_token_len_per_gpu, *student),
+        (f"{ROLLOUT}.log_prob_max_token_len_per_gpu", log_prob_tokens(actor, rollout), *student),
+        (f"{REF}.log_prob_max_token_len_per_gpu", log_prob_tokens(actor, config.actor_rollout_ref.ref), *teacher),
+    ):
+        if budget and budget < needed:
+            problems.append(f"{key}={budget}: does not hold {text}")
     shape = local_shape(config.actor_rollout_ref.model.path)
     if shape is not None and shape.max_positions is not None and shape.max_positions < longest:
         problems.append(

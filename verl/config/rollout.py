@@ -76,7 +76,11 @@ class RolloutConfig(Node):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: float32 on a CPU, bfloat16 on a GPU."""
     log_prob_micro_batch_size_per_gpu: Positive | None = None
-    """Responses in one forward when old log-probs are recomputed; null takes a rank's whole part."""
+    """Responses in one forward when old log-probs are recomputed; null: `actor.ppo_micro_batch_size_per_gpu`."""
+    log_prob_use_dynamic_bsz: bool | None = None
+    """Cut these forwards by tokens instead; null: as `actor.use_dynamic_bsz`."""
+    log_prob_max_token_len_per_gpu: Positive | None = None
+    """Most tokens in one of them; null: twice `actor.ppo_max_token_len_per_gpu`, since no activations are kept."""
     val_kwargs: ValidationSamplingConfig = field(default_factory=ValidationSamplingConfig)
     engine_kwargs: EngineKwargsConfig = field(default_factory=EngineKwargsConfig)
     weight_sync: WeightSyncConfig = field(default_factory=WeightSyncConfig)

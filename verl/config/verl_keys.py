@@ -47,7 +47,6 @@ def unset(value: Any) -> bool:
 PROFILE = "profile with py-spy or torch's own profiler"
 ONE_SEED = "the one seed is trainer.seed"
 PER_GPU = "name the size for each GPU (the key that ends with _per_gpu)"
-BY_ROWS = "log-probs are cut by rows (log_prob_micro_batch_size_per_gpu)"
 NO_SPLIT = "a sequence is never split over ranks"
 NO_CRITIC = "there is no critic"
 LOSS_DECIDES = "the loss decides what it computes and keeps"
@@ -83,7 +82,6 @@ TABLE: dict[str, dict[str, Row]] = {
         "nccl_timeout": "processes wait as long as torch lets them",
     },
     "actor_rollout_ref.model": {
-        "use_remove_padding": "padding never enters a result",
         "use_liger use_fused_kernels fused_kernel_options tiled_mlp": "layers are those of transformers",
         "enable_activation_offload": "activations are recomputed (enable_gradient_checkpointing), not offloaded",
         "use_shm": "weights are read once, from disk",
@@ -95,7 +93,8 @@ TABLE: dict[str, dict[str, Row]] = {
     },
     "actor_rollout_ref.actor": {
         "ulysses_sequence_parallel_size": (NO_SPLIT, only(1)),
-        "use_torch_compile use_fused_kernels use_remove_padding": "kernels are torch's own",
+        "use_torch_compile use_fused_kernels": "kernels are torch's own",
+        "use_remove_padding": "said in actor_rollout_ref.model.use_remove_padding",
         "entropy_checkpointing entropy_from_logits_with_chunking": LOSS_DECIDES,
         "calculate_entropy calculate_sum_pi_squared": LOSS_DECIDES,
         "ppo_micro_batch_size": (PER_GPU, only()),
@@ -146,7 +145,6 @@ TABLE: dict[str, dict[str, Row]] = {
             only(1),
         ),
         "log_prob_micro_batch_size": (PER_GPU, only()),
-        "log_prob_use_dynamic_bsz log_prob_max_token_len_per_gpu": BY_ROWS,
         "multi_turn": ("a conversation has one turn in this trainer", off()),
         "seed full_determinism": ONE_SEED,
         "quantization quantization_config_file": ("engine and trainer hold the same numbers", only()),
@@ -157,7 +155,6 @@ TABLE: dict[str, dict[str, Row]] = {
         "strategy fsdp_config use_torch_compile": "the teacher or reference is sharded like the actor",
         "ulysses_sequence_parallel_size": (NO_SPLIT, only(1)),
         "log_prob_micro_batch_size": (PER_GPU, only()),
-        "log_prob_use_dynamic_bsz log_prob_max_token_len_per_gpu": BY_ROWS,
         "entropy_checkpointing entropy_from_logits_with_chunking router_replay": LOSS_DECIDES,
         "profiler": PROFILE,
     },

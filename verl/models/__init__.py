@@ -1,1 +1,1 @@
-"""The model and what moves it: loading, FSDP2 sharding, padding, AdamW, adapters, and gathering of whole weights."""
+"""The model and what moves it: loading, FSDP2 sharding, packing, AdamW, adapters, and gathering of whole weights."""

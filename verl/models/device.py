@@ -11,6 +11,8 @@ from typing import Literal
 
 import torch
 
+from verl.models.packed_attention import SDPA, VARLEN
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -28,10 +30,16 @@ def choose_compute_dtype(setting: Literal["fp32", "bf16"] | None, device: torch.
     return DTYPES[setting or ("bf16" if device.type == "cuda" else "fp32")]
 
 
-def choose_attention(device: torch.device, compute_dtype: torch.dtype) -> str:
-    """flash-attn where it is installed and can run (a GPU, not fp32), torch's own attention otherwise."""
+def choose_attention(device: torch.device, compute_dtype: torch.dtype, remove_padding: bool = True) -> str:
+    """The attention of packed rows, or of padded ones, as transformers calls it.
+
+    flash-attn where it is installed and can run (a GPU, not fp32), torch's own attention otherwise.
+    """
     can_flash = device.type == "cuda" and compute_dtype != torch.float32
-    return "flash_attention_2" if can_flash and importlib.util.find_spec("flash_attn") else "sdpa"
+    has_flash = can_flash and importlib.util.find_spec("flash_attn") is not None
+    if remove_padding:
+        return VARLEN if has_flash else SDPA
+    return "flash_attention_2" if has_flash else "sdpa"
 
 
 def share_cores(num_local_ranks: int) -> None:

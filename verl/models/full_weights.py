@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 
+from verl.algorithms.head import Head
 from verl.config.actor import ModelConfig
 from verl.models.loading import load_config
 from verl.models.lora import lora_scale, merge, merged_name
@@ -22,9 +23,9 @@ def full_tensor(tensor: Tensor, device: torch.device) -> Tensor:
     return cast(DTensor, tensor.to(device)).full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def head_weight(model: PolicyModel, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The output head [V, H] as one plain tensor. A collective."""
-    return full_tensor(model.head.weight, device).to(dtype)
+def full_head(model: PolicyModel, device: torch.device, dtype: torch.dtype) -> Head:
+    """The output head with its matrix [V, H] as one plain tensor, without gradient. A collective."""
+    return model.as_head(full_tensor(model.head.weight, device).to(dtype))
 
 
 @torch.no_grad()

@@ -16,6 +16,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from verl.config.actor import ModelConfig
 from verl.models.lora import add_lora
+from verl.models.packed_attention import SDPA, CannotPack, check_layers
+from verl.models.packing import pack
+from verl.models.policy_model import PolicyModel, head_map
+from verl.protocol import Row
 
 
 @dataclass
@@ -54,14 +58,20 @@ def read_weights(model: ModelConfig, path: str, dtype: torch.dtype) -> dict[str,
         dtype: type of the weights.
 
     Raises:
-        ValueError: the model's logits are not hidden states times head, so the losses here would be wrong for it.
+        ValueError: the model's logits are not what the losses make of its hidden states, or rows cannot be packed.
     """
     disable_progress_bar()  # one line of the driver says what happens; a bar from a worker would cut through it
     config = load_config(path, model.trust_remote_code)
     lm = AutoModelForCausalLM.from_pretrained(
-        path, config=config, dtype=dtype, attn_implementation="sdpa", trust_remote_code=model.trust_remote_code
+        path,
+        config=config,
+        dtype=dtype,
+        attn_implementation=_capped(config, "sdpa"),
+        trust_remote_code=model.trust_remote_code,
     )
     _check_head(lm, path)
+    if model.use_remove_padding:
+        _check_packing(lm, path)
     add_lora(lm, model)
     return {name: value.detach() for name, value in [*lm.named_parameters(), *lm.named_buffers()]}
 
@@ -76,6 +86,7 @@ def build_modules(model: ModelConfig, path: str, dtype: torch.dtype, attention: 
         attention: a name of transformers' attention implementations.
     """
     config = load_config(path, model.trust_remote_code)
+    attention = _capped(config, attention)
     with torch.device("meta"):
         lm = AutoModelForCausalLM.from_config(
             config, dtype=dtype, attn_implementation=attention, trust_remote_code=model.trust_remote_code
@@ -87,18 +98,45 @@ def build_modules(model: ModelConfig, path: str, dtype: torch.dtype, attention: 
     return lm.train()
 
 
+def _capped(config: PretrainedConfig, attention: str) -> str:
+    """transformers' "sdpa" silently leaves out a soft cap of attention scores; "eager" does not."""
+    has_cap = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
+    return "eager" if has_cap and attention == "sdpa" else attention
+
+
 @torch.no_grad()
 def _check_head(lm: PreTrainedModel, path: str) -> None:
-    """Refuse models that do more between hidden states and logits than one matrix (bias, soft cap, scale)."""
+    """Refuse models that do more between hidden states and logits than a matrix, a factor and a soft cap."""
     tokens = torch.tensor([[0, 1]])
     head = lm.get_output_embeddings()
     if not isinstance(head, nn.Linear):
         raise ValueError(f"model.path={path}: {type(lm).__name__} has no output head of its own; it cannot be trained.")
-    expected = lm.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state @ head.weight.T
+    scale, soft_cap = head_map(lm.config)
+    expected = scale * (lm.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state @ head.weight.T)
+    if soft_cap is not None:
+        expected = soft_cap * torch.tanh(expected / soft_cap)
     actual = lm(input_ids=tokens, use_cache=False).logits
     tolerance = 1e-4 if actual.dtype == torch.float32 else 1e-2
     if not torch.allclose(actual, expected, rtol=tolerance, atol=tolerance):
         raise ValueError(
-            f"model.path={path}: the logits of {type(lm).__name__} are not hidden states times lm_head.weight (it has a"
-            " bias, a soft cap or a scale); such models are not supported."
+            f"model.path={path}: the logits of {type(lm).__name__} are not hidden states times lm_head.weight, times"
+            f" {scale:g}{f', soft-capped at {soft_cap:g}' if soft_cap else ''} (the head may have a bias); such models"
+            " are not supported."
         )
+
+
+@torch.no_grad()
+def _check_packing(lm: PreTrainedModel, path: str) -> None:
+    """Refuse models whose hidden states differ between rows alone and packed rows; `lm` is left with packed attention.
+
+    Layers that mix tokens by something else than attention (a convolution, a recurrence) give themselves away here.
+    """
+    rows = [[0, 1, 2, 1], [0, 2, 1, 2]]
+    alone = lm.get_decoder()(input_ids=torch.tensor(rows), use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
+    check_layers(lm.config.get_text_config())
+    lm.set_attn_implementation(SDPA)
+    together = pack([Row(row[:1], row[1:], [1, 1, 1]) for row in rows], alone.device)
+    packed = PolicyModel(lm)(together, lambda hidden, _: hidden)
+    tolerance = 1e-3 if alone.dtype == torch.float32 else 0.05
+    if (packed - alone).norm() > tolerance * alone.norm():
+        raise CannotPack(lm, f"(model.path={path}) mixes tokens by more than attention")

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.tensor import DTensor
 
@@ -20,16 +21,17 @@ def make_adamw(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch
     """AdamW over the trainable parameters, with its moments allocated (as zeros) at once.
 
     torch fills them in lazily; its checkpoint helpers would fill them by a step with zero gradients, after which the
-    bias correction is one step ahead. Zeros and step 0 are what the first real step expects.
+    bias correction is one step ahead. Zeros and step 0 are what the first real step expects. Fused, all weights move in
+    one operation; on sharded weights each of the many others costs more than its numbers.
     """
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     betas = (config.betas[0], config.betas[1])
     optimizer = torch.optim.AdamW(
-        trainable, lr=config.lr, betas=betas, eps=config.eps, weight_decay=config.weight_decay
+        trainable, lr=config.lr, betas=betas, eps=config.eps, weight_decay=config.weight_decay, fused=True
     )
     for parameter in trainable:
         optimizer.state[parameter] = {
-            "step": torch.tensor(0.0),
+            "step": torch.zeros((), device=parameter.device),
             "exp_avg": torch.zeros_like(parameter),
             "exp_avg_sq": torch.zeros_like(parameter),
         }
@@ -64,5 +66,11 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float
 
     A collective. A non-finite norm comes back as such, with the gradients spoilt: the caller drops them.
     """
-    norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
-    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    shards = [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in gradients]
+    squares = torch.nn.utils.get_total_norm(shards).square()
+    for mesh in {gradient.device_mesh for gradient in gradients if isinstance(gradient, DTensor)}:
+        dist.all_reduce(squares, group=mesh.get_group())
+    norm = squares.sqrt()
+    torch._foreach_mul_(shards, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    return norm.item()

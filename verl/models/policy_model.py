@@ -9,53 +9,117 @@ gives wrong gradients on two ranks without any error.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from transformers import PreTrainedModel
+from torch.nn import functional
+from transformers import PretrainedConfig, PreTrainedModel
 
-from verl.models.collate import Sequences
+from verl.algorithms.projection import Head
+from verl.models.packing import Pack
 
 Result = TypeVar("Result")
 
 
 class PolicyModel(nn.Module):
-    """Wraps a Hugging Face causal language model, kept as `lm`; parameter names are its own behind `lm.`."""
+    """Wraps a Hugging Face causal language model, kept as `lm`; parameter names are its own behind `lm.`.
 
-    def __init__(self, lm: PreTrainedModel) -> None:
+    Args:
+        lm: the model.
+        reshard_after_forward: how its layers were sharded, if they were: whether FSDP frees their gathered weights
+            between forward and backward.
+    """
+
+    def __init__(self, lm: PreTrainedModel, reshard_after_forward: bool = True) -> None:
         super().__init__()
         self.lm = lm
+        self.reshard_after_forward = reshard_after_forward
+        self._is_kept = False
 
-    def forward(self, sequences: Sequences, fn: Callable[[Tensor, Tensor], Result]) -> Result:
-        """Run the backbone and hand `fn` the hidden states that predict the response, and the head.
+    def forward(self, pack: Pack, fn: Callable[[Tensor, Head], Result]) -> Result:
+        """Run the backbone and hand `fn` the hidden states that predict the response tokens, and the head.
 
         Args:
-            sequences: the micro-batch.
-            fn: gets hidden [B, T, H] and head [V, H]. For a backward pass its result must hold the loss as a tensor,
-                bare or in a tuple, list or dict: FSDP looks there for what to hook.
+            pack: the micro-batch.
+            fn: gets hidden [M, H] and the head. For a backward pass its result must hold the loss as a tensor, bare or
+                in a tuple, list or dict: FSDP looks there for what to hook.
         """
-        output = self.lm.get_decoder()(input_ids=sequences.input_ids, use_cache=False)
-        hidden = output.last_hidden_state  # [B, S, H]
-        index = sequences.response_positions[:, :, None].expand(-1, -1, hidden.shape[-1])
-        return fn(hidden.gather(1, index), self.head.weight)
+        layout = {} if pack.layout is None else {"pack_layout": pack.layout}
+        output = self.lm.get_decoder()(
+            input_ids=pack.input_ids, position_ids=pack.position_ids, use_cache=False, **layout
+        )
+        hidden = output.last_hidden_state.flatten(0, 1)  # [N, H]
+        return fn(functional.embedding(pack.predictors, hidden), self.as_head(self.head.weight))
 
     @property
     def head(self) -> nn.Linear:
         """The output head; its weight [V, H] is a shard outside of a forward."""
         return cast(nn.Linear, self.lm.get_output_embeddings())
 
+    def as_head(self, weight: Tensor) -> Head:
+        """What makes logits of hidden states, with `weight` [V, H] as its matrix: the head's own, or a gathered one."""
+        scale, soft_cap = head_map(self.lm.config)
+        return Head(weight, scale, soft_cap)
+
     @torch.no_grad()
-    def evaluate(self, sequences: Sequences, fn: Callable[[Tensor, Tensor], Result]) -> Result:
+    def evaluate(self, pack: Pack, fn: Callable[[Tensor, Head], Result]) -> Result:
         """`forward` without gradient. The result must not hold the head itself: it is freed again afterwards.
 
         Without the explicit reshard FSDP would keep gathered weights (the root's always) for a backward that never
         comes, and the next forward would use them even if the weights had changed in between.
         """
-        result = self(sequences, fn)
+        result = self(pack, fn)
+        if not self._is_kept:
+            self._reshard()
+        return result
+
+    @contextmanager
+    def kept_gathered(self) -> Iterator[None]:
+        """Gather each weight at most once until the end, however many forwards, evaluations and backwards follow.
+
+        Costs the memory of the whole model in the type of the forward, beside the shards. Until the end the weights
+        must not change, and `parameters()` may give gathered copies instead of shards: no optimizer step, no average,
+        no exchange of adapters, no gathering of weights one by one. Gradients come as always: reduced into the shards
+        by the last backward of an accumulation. Nests, and does nothing on a model that is not sharded.
+        """
+        if self._is_kept:
+            yield
+            return
+        self._is_kept = True
+        self._set_resharding(after_forward=False, after_backward=False)
+        try:
+            yield
+        finally:
+            self._is_kept = False
+            self._set_resharding(after_forward=self.reshard_after_forward, after_backward=True)
+            self._reshard()
+
+    def _set_resharding(self, after_forward: bool, after_backward: bool) -> None:
+        if isinstance(self, FSDPModule):
+            self.set_reshard_after_forward(after_forward)
+            self.set_reshard_after_forward(False, recurse=False)  # the root's, see `verl.models.sharding`
+            self.set_reshard_after_backward(after_backward)
+
+    def _reshard(self) -> None:
         for module in self.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()
-        return result
+
+
+def head_map(config: PretrainedConfig) -> tuple[float, float | None]:
+    """How a model's logits differ from hidden states times matrix: a factor and a soft cap, as in `Head`.
+
+    Families name it differently: Granite divides by `logits_scaling`, Cohere multiplies by `logit_scale`, Falcon-H1 by
+    `lm_head_multiplier`; Gemma caps at `final_logit_softcapping`. `verl.models.loading` checks the numbers.
+    """
+    text = config.get_text_config()
+
+    def number(name: str) -> float:
+        return getattr(text, name, None) or 1.0
+
+    scale = number("logit_scale") * number("lm_head_multiplier") / number("logits_scaling")
+    return scale, getattr(text, "final_logit_softcapping", None)

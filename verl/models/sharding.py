@@ -35,14 +35,15 @@ def shard(
         offload: keep the shards in host memory (no effect on a CPU, where they are there anyway).
         reshard_after_forward: free a layer's gathered weights between its forward and its backward.
     """
-    model = PolicyModel(full.lm)
+    model = PolicyModel(full.lm, reshard_after_forward)
     offload = offload and device.type == "cuda"
     options = {
         "mesh": mesh,
         "mp_policy": MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32),
         "offload_policy": CPUOffloadPolicy() if offload else OffloadPolicy(),
     }
-    for layer in decoder_layers(full.lm):
+    # A CPU does not compute while it gathers: a model whose weights stay gathered anyway is then better one unit.
+    for layer in decoder_layers(full.lm) if reshard_after_forward or device.type == "cuda" else []:
         fully_shard(layer, reshard_after_forward=reshard_after_forward, **options)
     # The backward starts with the root's head: gathering it anew would only cost.
     fully_shard(model, reshard_after_forward=False, **options)

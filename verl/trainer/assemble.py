@@ -12,9 +12,11 @@ from dataclasses import replace
 
 import torch
 
+from verl.algorithms.base import Algorithm
 from verl.algorithms.kl import kl_estimate
-from verl.config import ActorConfig, PPOConfig
-from verl.protocol import MiniBatch, Row, count_totals, plan_mini_batch
+from verl.config import ActorRolloutRefConfig, PPOConfig
+from verl.config.forwards import log_prob_limits, update_limits
+from verl.protocol import MiniBatch, Row, plan_mini_batch
 from verl.registry import ADVANTAGES
 from verl.types import Sample
 
@@ -70,39 +72,42 @@ def _pad(values: Sequence[float], width: int) -> list[float]:
 
 
 def cut_updates(
-    rows: Sequence[Row], actor: ActorConfig, n: int, world_size: int, is_balanced: bool, keep_untaught: bool, seed: int
+    rows: Sequence[Row],
+    roles: ActorRolloutRefConfig,
+    algorithm: Algorithm,
+    world_size: int,
+    is_balanced: bool,
+    seed: int,
 ) -> list[list[MiniBatch]]:
     """Cut a rollout batch into optimizer steps and spread each over the ranks.
 
     Args:
-        n: responses for each prompt (a mini-batch is counted in prompts).
-        keep_untaught: rows without a target take part in the loss; otherwise nobody computes them.
+        rows: the rollout batch.
+        roles: how many prompts are in a mini-batch, and how much in a forward of student and teacher.
+        algorithm: whether there is a teacher, and whether rows without a target take part in the loss.
+        world_size: number of ranks.
+        is_balanced: spread rows by cost.
         seed: of the order of rows, used with `actor.shuffle` and from the second epoch on.
 
     Returns:
         For each rank, its part of every optimizer step in order.
     """
-    size = actor.ppo_mini_batch_size * n
+    actor = roles.actor
+    size = actor.ppo_mini_batch_size * roles.rollout.n
     steps: list[list[MiniBatch]] = []
     for epoch in range(actor.ppo_epochs):
         order = list(range(len(rows)))
         if actor.shuffle or epoch > 0:
             random.Random(seed + epoch).shuffle(order)
-        for start in range(0, len(rows), size):
-            chosen = [rows[index] for index in order[start : start + size]]
-            steps.append(
-                plan_mini_batch(
-                    [row for row in chosen if keep_untaught or row.is_taught],
-                    world_size,
-                    actor.ppo_micro_batch_size_per_gpu,
-                    actor.ppo_max_token_len_per_gpu if actor.use_dynamic_bsz else None,
-                    is_balanced,
-                    count_totals(chosen),
-                )
+        steps += [
+            plan_mini_batch(
+                [rows[index] for index in order[start : start + size]],
+                world_size,
+                update_limits(roles),
+                log_prob_limits(roles, roles.ref) if algorithm.needs_teacher else None,
+                is_balanced,
+                algorithm.needs_untaught_rows,
             )
+            for start in range(0, len(rows), size)
+        ]
     return [[step[rank] for step in steps] for rank in range(world_size)]
-
-
-def spread(rows: Sequence[Row], world_size: int, micro_batch_size: int | None, is_balanced: bool) -> list[MiniBatch]:
-    """Spread rows over the ranks for a forward without update."""
-    return plan_mini_batch(rows, world_size, micro_batch_size, is_balanced=is_balanced)

@@ -18,6 +18,9 @@ from verl.config.model_shape import ModelShape, read_shape, shape_of
 WIDTH = {"fp32": 4, "bf16": 2, "float32": 4, "bfloat16": 2}
 NOT_RECOMPUTED = 16
 """Saved activations of a layer without gradient checkpointing, in multiples of its input (a rule of thumb)."""
+GPU_TILE_TOKENS, CPU_TILE_TOKENS, CPU_TILE_ELEMENTS = 8192, 128, 1 << 21
+"""Logits exist for a tile of tokens at a time; see `tile_tokens` in `verl.algorithms.projection`."""
+NOT_RESHARDED = "reshard_after_forward is off: all weights"
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def micro_batch(config: PPOConfig) -> tuple[int, int]:
     rows = min(actor.ppo_micro_batch_size_per_gpu or per_rank, per_rank)
     tokens = rows * config.data.max_response_length
     if actor.use_dynamic_bsz:
-        tokens = min(per_rank * config.data.max_response_length, actor.ppo_max_token_len_per_gpu)
+        rows, tokens = per_rank, min(per_rank * config.data.max_response_length, actor.ppo_max_token_len_per_gpu)
     return rows, tokens
 
 
@@ -99,20 +102,34 @@ def estimate(config: PPOConfig, shape: ModelShape, on_gpu: bool, gpu_bytes: int 
     second = "teacher" if has_teacher(config) else "reference"
     if trained and (has_teacher(config) or roles.actor.use_kl_loss or config.algorithm.use_kl_in_reward):
         rows.append(MemoryRow(second, shard, "a second copy of the weights, sharded like the first"))
-    num_rows, response_tokens = micro_batch(config)
-    rows += _forward_rows(config, shape, compute, num_rows, response_tokens)
+        if not roles.actor.fsdp_config.reshard_after_forward:
+            rows.append(MemoryRow(f"gathered {second}", float(shape.num_params * compute), NOT_RESHARDED))
+    if not roles.actor.fsdp_config.reshard_after_forward:
+        rows.append(
+            MemoryRow("gathered", shape.num_params * (compute + 4 * trained), f"{NOT_RESHARDED}, and gradients")
+        )
+    rows += _forward_rows(config, shape, compute, on_gpu, gpu_bytes)
     return rows + _engine_rows(config, shape, on_gpu, gpu_bytes)
 
 
 def _forward_rows(
-    config: PPOConfig, shape: ModelShape, compute: int, num_rows: int, response_tokens: int
+    config: PPOConfig, shape: ModelShape, compute: int, on_gpu: bool, gpu_bytes: int | None
 ) -> list[MemoryRow]:
     """What one forward and backward adds."""
     roles, data = config.actor_rollout_ref, config.data
+    num_rows, response_tokens = micro_batch(config)
     tokens = response_tokens + num_rows * data.max_prompt_length
+    if roles.actor.use_dynamic_bsz:
+        tokens = min(tokens, max(roles.actor.ppo_max_token_len_per_gpu, tokens // num_rows))
     factor = 1 if roles.model.enable_gradient_checkpointing else NOT_RECOMPUTED
     kept = "the input of each layer" if factor == 1 else f"about {factor} values for each input value"
-    copies = 3 if has_teacher(config) else 2
+    num_buffers = 2 if has_teacher(config) else 1
+    per_token = shape.vocab_size * 4 * num_buffers
+    most = GPU_TILE_TOKENS if on_gpu else max(CPU_TILE_TOKENS, CPU_TILE_ELEMENTS // shape.vocab_size)
+    if gpu_bytes is not None:
+        most = min(most, gpu_bytes // 4 // per_token)
+    tile = min(response_tokens, most)
+    head = shape.vocab_size * shape.hidden_size
     return [
         MemoryRow(
             "activations",
@@ -121,9 +138,15 @@ def _forward_rows(
         ),
         MemoryRow(
             "logits",
-            float(response_tokens * shape.vocab_size * 4 * copies),
-            f"{response_tokens} response tokens of a micro-batch x {shape.vocab_size} words, {copies} times in fp32"
-            f" (values, gradient{', teacher' if copies == 3 else ''})",
+            float(tile * per_token),
+            f"a tile of at most {tile} tokens x {shape.vocab_size} words in fp32"
+            f"{', of student and teacher' if num_buffers == 2 else ''}",
+        ),
+        MemoryRow(
+            "heads",
+            float(head * (compute * num_buffers + 4)),
+            f"{shape.vocab_size} words x {shape.hidden_size}, gathered"
+            f"{' of student and teacher' if num_buffers == 2 else ''}, and the gradient in fp32",
         ),
     ]
 

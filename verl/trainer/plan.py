@@ -13,7 +13,8 @@ from rich.table import Table
 
 from verl.config import PPOConfig, SFTConfig
 from verl.config.checks import has_teacher, uses_advantages
-from verl.config.root import TrainerConfig
+from verl.config.forwards import ForwardLimits, log_prob_limits, update_limits
+from verl.config.root import ActorRolloutRefConfig, TrainerConfig
 from verl.trainer.memory import estimate, find_shape, gpu_memory, human, micro_batch
 
 Lines = list[tuple[str, str]]
@@ -143,7 +144,11 @@ def step_lines(config: PPOConfig) -> Lines:
     updates = data.train_batch_size // actor.ppo_mini_batch_size * actor.ppo_epochs
     per_update = actor.ppo_mini_batch_size * rollout.n
     rows, _ = micro_batch(config)
-    cut = f"at most {actor.ppo_max_token_len_per_gpu} tokens" if actor.use_dynamic_bsz else f"{rows} responses"
+    roles = config.actor_rollout_ref
+    cut = _forward_text(update_limits(roles), rows)
+    teacher = ""
+    if has_teacher(config):
+        teacher = f"; the teacher's of {_forward_text(log_prob_limits(roles, roles.ref), round(per_update / ranks))}"
     train_rows = count_rows(data.train_files or [])
     if train_rows is not None and data.train_max_samples > 0:
         train_rows = min(train_rows, data.train_max_samples)
@@ -164,12 +169,27 @@ def step_lines(config: PPOConfig) -> Lines:
             f"{data.train_batch_size} / {actor.ppo_mini_batch_size} prompts x {actor.ppo_epochs} epoch(s)"
             f" = {updates} optimizer updates of {per_update} rollouts",
         ),
-        ("each rank", f"about {per_update / ranks:g} rollouts of an update, in micro-batches of {cut}"),
+        ("each rank", f"about {per_update / ranks:g} rollouts of an update, in micro-batches of {cut}{teacher}"),
+        ("rows", rows_text(roles)),
         ("training prompts", f"{_unknown(train_rows)}; steps in an epoch: {_unknown(per_epoch)}"),
         ("steps", f"{_unknown(steps)}{total}"),
         ("responses", SCHEDULES[config.trainer.rollout_schedule]),
         ("validation", validation_text(config)),
     ]
+
+
+def _forward_text(limits: ForwardLimits, num_rows: int) -> str:
+    """How much goes into one forward of a rank that has `num_rows` rows."""
+    if limits.max_tokens:
+        return f"at most {limits.max_tokens} tokens"
+    return f"{min(limits.max_rows or num_rows, num_rows)} responses"
+
+
+def rows_text(roles: ActorRolloutRefConfig) -> str:
+    """In what form rows go through a model."""
+    if not roles.model.use_remove_padding:
+        return "padded"
+    return "packed without padding" + (", a common beginning once" if roles.actor.use_prefix_grouper else "")
 
 
 def validation_text(config: PPOConfig) -> str:

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from verl.config import PPOConfig
-from verl.protocol import Row, mean_metrics
+from verl.config.forwards import log_prob_limits
+from verl.protocol import Row, mean_metrics, plan_mini_batch
 from verl.registry import ALGORITHMS
 from verl.self_distillation.reprompt import Reprompt, count_reprompts, write_reprompts
-from verl.trainer.assemble import add_advantages, cut_updates, make_rows, spread, updates_per_batch
+from verl.trainer.assemble import add_advantages, cut_updates, make_rows, updates_per_batch
 from verl.trainer.batch_metrics import Timer, batch_metrics, perf_metrics, staleness_metrics
 from verl.trainer.checkpointing import RunCheckpoints
 from verl.trainer.listeners import Listener, RolloutDump, SaveCheckpoints, Step, Track, Validation
@@ -173,12 +175,11 @@ class RLTrainer:
         With one optimizer step per rollout batch the update's own detached log-probs are the old ones.
         """
         config = self.config
-        actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
         if self.uses_old_log_probs:
-            old = self.log_probs(rows, "actor", rollout.log_prob_micro_batch_size_per_gpu)
+            old = self.log_probs(rows, "actor")
             rows = [replace(row, old_log_probs=old[row.index]) for row in rows]
-        if actor.use_kl_loss or config.algorithm.use_kl_in_reward:
-            ref = self.log_probs(rows, "ref", config.actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu)
+        if config.actor_rollout_ref.actor.use_kl_loss or config.algorithm.use_kl_in_reward:
+            ref = self.log_probs(rows, "ref")
             rows = [replace(row, ref_log_probs=ref[row.index]) for row in rows]
         return rows
 
@@ -189,9 +190,12 @@ class RLTrainer:
         is_off_policy = updates_per_batch(self.config) > 1 and not algorithm.rollout_correction.bypass_mode
         return (is_off_policy and self.algorithm.needs_old_log_probs) or algorithm.use_kl_in_reward
 
-    def log_probs(self, rows: list[Row], of: str, micro_batch_size: int | None) -> dict[int, list[float]]:
+    def log_probs(self, rows: list[Row], of: Literal["actor", "ref"]) -> dict[int, list[float]]:
         """Log-probs of the response tokens under the policy or the reference, by `Row.index`."""
-        parts = spread(rows, self.roles.actor.world_size, micro_batch_size, self.config.trainer.balance_batch)
+        roles = self.config.actor_rollout_ref
+        limits = log_prob_limits(roles, roles.rollout if of == "actor" else roles.ref)
+        is_balanced = self.config.trainer.balance_batch
+        parts = plan_mini_batch(rows, self.roles.actor.world_size, limits, is_balanced=is_balanced)
         found: dict[int, list[float]] = {}
         for part in self.roles.actor.compute_log_probs(parts, of):
             found |= part
@@ -202,11 +206,10 @@ class RLTrainer:
         config = self.config
         updates = cut_updates(
             rows,
-            config.actor_rollout_ref.actor,
-            config.actor_rollout_ref.rollout.n,
+            config.actor_rollout_ref,
+            self.algorithm,
             self.roles.actor.world_size,
             config.trainer.balance_batch,
-            self.algorithm.needs_untaught_rows,
             derive_seed(config.trainer.seed, number, "update"),
         )
         return mean_metrics(self.roles.actor.update_policy(updates))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from verl.config import ActorConfig, ActorRolloutRefConfig, PolicyLossConfig, SFTConfig
+from verl.config.forwards import ForwardLimits, update_limits
 from verl.dataset import SFTDataset, StatefulSampler
 from verl.models.loading import load_tokenizer
 from verl.protocol import Row, mean_metrics, plan_mini_batch
@@ -40,6 +41,7 @@ def train(config: SFTConfig) -> Path:
     seed = data.seed if data.seed is not None else trainer.seed
     sampler = StatefulSampler(len(rows), data.train_batch_size, data.shuffle, seed)
     total_steps = trainer.total_training_steps or trainer.total_epochs * (len(rows) // data.train_batch_size)
+    limits = update_limits(worker_config(config))
     with (
         recorded_run(config, total_steps) as run,
         sft_workers(worker_config(config), trainer, total_steps, run_folder(trainer) / "logs") as workers,
@@ -52,9 +54,9 @@ def train(config: SFTConfig) -> Path:
             timer = Timer()
             with timer("step"):
                 batch = [rows[index] for index in sampler.next_batch()]
-                metrics = train_step(workers, batch, data.micro_batch_size_per_gpu)
+                metrics = train_step(workers, batch, limits)
             if validation and (step == total_steps or (trainer.test_freq > 0 and step % trainer.test_freq == 0)):
-                metrics["val/loss"] = validation_loss(workers, list(validation), data.micro_batch_size_per_gpu)
+                metrics["val/loss"] = validation_loss(workers, list(validation), limits)
             run.tracking.log(metrics | timer.metrics(), step)
             checkpoints.save_if_due(step, total_steps)
         folder = run.folder / "huggingface"
@@ -62,16 +64,16 @@ def train(config: SFTConfig) -> Path:
     return folder
 
 
-def train_step(workers: WorkerGroup, rows: list[Row], micro_batch_size: int | None) -> dict[str, float]:
+def train_step(workers: WorkerGroup, rows: list[Row], limits: ForwardLimits) -> dict[str, float]:
     """One optimizer step over `rows`."""
-    parts = plan_mini_batch(rows, workers.world_size, micro_batch_size)
+    parts = plan_mini_batch(rows, workers.world_size, limits)
     results = workers.update_policy([[part] for part in parts])
     return mean_metrics(results)
 
 
-def validation_loss(workers: WorkerGroup, rows: list[Row], micro_batch_size: int | None) -> float:
+def validation_loss(workers: WorkerGroup, rows: list[Row], limits: ForwardLimits) -> float:
     """Mean negative log-prob of the response tokens, in nats."""
     rows = [replace(row, index=index) for index, row in enumerate(rows)]
-    parts = plan_mini_batch(rows, workers.world_size, micro_batch_size or 64)
+    parts = plan_mini_batch(rows, workers.world_size, replace(limits, max_rows=limits.max_rows or 64))
     values = [v for found in workers.compute_log_probs(parts, "actor") for row in found.values() for v in row]
     return -sum(values) / max(len(values), 1)

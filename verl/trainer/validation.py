@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 
 from verl.config import PPOConfig
+from verl.config.forwards import log_prob_limits
 from verl.config.rollout import ValidationSamplingConfig
-from verl.protocol import Row
+from verl.protocol import Row, plan_mini_batch
 from verl.self_distillation.reprompt import demonstration_messages
-from verl.trainer.assemble import spread
 from verl.trainer.roles import Roles
 from verl.trainer.run_data import RunData
 from verl.trainer.sampling import derive_seed, sample_and_score
@@ -75,8 +75,8 @@ def teacher_accuracy(config: PPOConfig, data: RunData, roles: Roles, samples: li
                     index=index,
                 )
             )
-    micro_batch_size = config.actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu
-    parts = spread(rows, roles.actor.world_size, micro_batch_size, config.trainer.balance_batch)
+    limits = log_prob_limits(config.actor_rollout_ref, config.actor_rollout_ref.ref)
+    parts = plan_mini_batch(rows, roles.actor.world_size, limits, limits)
     by_source: dict[str, list[tuple[bool, float]]] = defaultdict(list)
     for found in roles.actor.teacher_match(parts):
         for index, match in found.items():

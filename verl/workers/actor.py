@@ -9,18 +9,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import islice
 from typing import Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from verl.algorithms.base import Support
-from verl.algorithms.projection import project_student, project_teacher
+from verl.algorithms.head import Head
+from verl.algorithms.projection import score, student_log_probs
 from verl.config.root import ActorRolloutRefConfig, AlgorithmConfig, TrainerConfig
-from verl.models.collate import collate
 from verl.models.device import DTYPES
-from verl.models.full_weights import export_huggingface, full_weights, head_weight
+from verl.models.full_weights import export_huggingface, full_head, full_weights
 from verl.models.loading import FullModel, build_modules, load_tokenizer, read_weights
 from verl.models.optimizer import make_adamw
 from verl.models.policy_model import PolicyModel
@@ -34,7 +34,7 @@ from verl.weights import buckets, send
 from verl.workers.process_group import Place, join, leave
 from verl.workers.ref import RefWorker
 from verl.workers.training_state import load_training_state, save_training_state
-from verl.workers.update import Learner, Outcome
+from verl.workers.update import Learner, Outcome, response_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class ActorWorker(Worker):
         config, model, actor = self.config, self.config.model, self.config.actor
         if model.path is None:
             raise ValueError("actor_rollout_ref.model.path is not set; name the folder or hub id of the policy.")
-        place = join(self.rank_info, self.trainer, actor.fsdp_config)
+        place = join(self.rank_info, self.trainer, config)
         torch.manual_seed(self.trainer.seed)
         dtype = DTYPES[actor.fsdp_config.model_dtype]
         state = read_weights(model, model.path, dtype) if place.rank == 0 else {}
@@ -129,7 +129,7 @@ class ActorWorker(Worker):
             finite, changes nothing; if that is true of all of them the teacher stays as it is.
         """
         teacher = self.learner.teacher
-        with teacher.head_gathered() if teacher is not None else nullcontext():
+        with teacher.prepared() if teacher is not None else nullcontext():
             results = [self.learner.step(batch) for batch in mini_batches]
         parts = [metrics for _, metrics in results]
         num_skipped = sum(outcome is Outcome.NOT_FINITE for outcome, _ in results)
@@ -157,17 +157,17 @@ class ActorWorker(Worker):
             raise ValueError(
                 "There is no reference model: neither use_kl_loss, use_kl_in_reward nor the algorithm asked for one."
             )
-        evaluate = self.model.evaluate if of == "actor" or self._ref is None else self._ref.evaluate
         temperature = self.config.rollout.temperature
         found: dict[int, list[float]] = {}
-        for rows in batch.micro_batches:
-            sequences = collate(rows, self.place.device)
-            ids = sequences.response_ids
+        with self.learner.gathered() if of == "actor" or self._ref is None else self._ref.evaluating() as model:
+            for rows in batch.micro_batches:
+                ids = response_tokens(rows, self.place.device).ids
 
-            def log_probs(hidden: Tensor, head: Tensor, ids: Tensor = ids) -> Tensor:
-                return project_student(hidden, head, ids, temperature, Support()).log_probs
+                def log_probs(hidden: Tensor, head: Head, ids: Tensor = ids) -> Tensor:
+                    return student_log_probs(hidden, head, ids, temperature)
 
-            found |= _per_row(rows, evaluate(sequences, log_probs))
+                values = iter(model.evaluate(self.place.pack(rows), log_probs).tolist())
+                found |= {row.index: list(islice(values, len(row.response_ids))) for row in rows}
         return found
 
     @dispatch(Arguments.SPLIT)
@@ -178,24 +178,24 @@ class ActorWorker(Worker):
             Whether every token the policy wrote is the teacher's most likely one, and the mean log-prob of those tokens
             (nats; at the rollout temperature, like the loss).
         """
-        if self.learner.teacher is None:
+        teacher = self.learner.teacher
+        if teacher is None:
             raise ValueError(f"loss_mode={self.config.actor.policy_loss.loss_mode} has no teacher.")
+        packs, device = batch.teacher_packs, self.place.device
         found: dict[int, tuple[bool, float]] = {}
-        live_head = head_weight(self.model, self.place.device, self.place.compute_dtype)
-        with self.learner.teacher.head_gathered():
-            for all_rows in batch.micro_batches:
-                rows = [row for row in all_rows if row.is_taught]
-                sequences = collate(rows, self.place.device)
-                ids, mask = sequences.response_ids, sequences.response_mask
-                terms = self.learner.teacher.terms(rows, ids.shape[1])(live_head)
-                if not terms:
-                    continue
-                temperature = self.config.rollout.temperature
-                seen = project_teacher(terms, ids, temperature, Support(needs_entropy=True), None)
-                assert seen.argmax_ids is not None
-                is_match = ((seen.argmax_ids == ids) | (mask == 0)).all(dim=1).tolist()
-                means = ((seen.log_probs * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)).tolist()
-                found |= {row.index: (is_match[i], means[i]) for i, row in enumerate(rows)}
+        live_head = full_head(self.model, device, self.place.compute_dtype)
+        with teacher.prepared():
+            own, live = teacher.states(packs), teacher.live_states(packs)
+            for rows in filter(None, packs):
+                tokens = response_tokens(rows, device)
+                scores = score(teacher.terms(rows, own, live, live_head), tokens.ids, self.config.rollout.temperature)
+                for row, bits, is_best, log_probs in zip(
+                    rows,
+                    *(x.split(tokens.lengths) for x in (tokens.mask, scores.is_most_likely, scores.log_probs)),
+                    strict=True,
+                ):
+                    mean = (log_probs * bits).sum() / bits.sum().clamp(min=1)
+                    found[row.index] = (bool((is_best | (bits == 0)).all()), mean.item())
         return found
 
     @dispatch(results=Results.RANK_ZERO)
@@ -222,13 +222,12 @@ class ActorWorker(Worker):
         """
         ids = list(token_ids)
         row = Row(prompt_ids=ids[:1], response_ids=ids[1:], response_mask=[1] * (len(ids) - 1))
-        sequences = collate([row], self.place.device)
+        targets = torch.tensor(row.response_ids, device=self.place.device)
         num_threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             return self.model.evaluate(
-                sequences,
-                lambda hidden, head: project_student(hidden, head, sequences.response_ids, 1.0, Support()).log_probs[0],
+                self.place.pack([row]), lambda hidden, head: student_log_probs(hidden, head, targets, 1.0)
             ).tolist()
         finally:
             torch.set_num_threads(num_threads)
@@ -257,8 +256,3 @@ class ActorWorker(Worker):
         parts: list[Metrics] = [{}] * self.place.world_size
         dist.all_gather_object(parts, metrics)
         return add_metrics(parts)
-
-
-def _per_row(rows: list[Row], values: Tensor) -> dict[int, list[float]]:
-    """Cut [B, T] to the rows' response lengths."""
-    return {row.index: line[: len(row.response_ids)] for row, line in zip(rows, values.tolist(), strict=False)}

@@ -1,22 +1,24 @@
-"""Joining the ranks of one group: torch.distributed, the device mesh, and where this rank computes."""
+"""Joining the ranks of one group: torch.distributed, the device mesh, and where and how this rank computes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from verl.config.actor import FSDPConfig
-from verl.config.root import TrainerConfig
+from verl.config.root import ActorRolloutRefConfig, TrainerConfig
 from verl.models.device import choose_attention, choose_compute_dtype, choose_device, share_cores
+from verl.models.packing import Pack, pack
+from verl.protocol import Row
 from verl.single_controller.worker import RankInfo
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a rank knows about where it computes and with whom."""
+    """What a rank knows about where it computes, with whom, and in what form its models take rows."""
 
     rank: int
     world_size: int
@@ -26,9 +28,21 @@ class Place:
     mesh: DeviceMesh
     is_owner: bool
     """Whether torch.distributed was started here; an engine in the same process may have been first."""
+    remove_padding: bool = True
+    share_prefixes: bool = True
+
+    def pack(self, rows: Sequence[Row], for_teacher: bool = False) -> Pack:
+        """One forward of rows, on this rank's device."""
+        return pack(
+            rows,
+            self.device,
+            for_teacher=for_teacher,
+            remove_padding=self.remove_padding,
+            share_prefixes=self.share_prefixes,
+        )
 
 
-def join(info: RankInfo, trainer: TrainerConfig, fsdp: FSDPConfig) -> Place:
+def join(info: RankInfo, trainer: TrainerConfig, config: ActorRolloutRefConfig) -> Place:
     """Start torch.distributed for this rank and choose its device. A collective of the group.
 
     Both backends are started on a GPU: with offloaded weights some collectives run on host tensors.
@@ -46,15 +60,17 @@ def join(info: RankInfo, trainer: TrainerConfig, fsdp: FSDPConfig) -> Place:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         address = f"tcp://{info.master_addr}:{info.master_port}"
         dist.init_process_group(backend, init_method=address, rank=info.rank, world_size=info.world_size)
-    compute_dtype = choose_compute_dtype(fsdp.compute_dtype, device)
+    compute_dtype = choose_compute_dtype(config.actor.fsdp_config.compute_dtype, device)
     return Place(
         rank=info.rank,
         world_size=info.world_size,
         device=device,
         compute_dtype=compute_dtype,
-        attention=choose_attention(device, compute_dtype),
+        attention=choose_attention(device, compute_dtype, config.model.use_remove_padding),
         mesh=init_device_mesh(device.type, (info.world_size,)),
         is_owner=is_owner,
+        remove_padding=config.model.use_remove_padding,
+        share_prefixes=config.actor.use_prefix_grouper,
     )
 
 

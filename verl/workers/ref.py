@@ -14,27 +14,23 @@ the length of a teacher forward.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from verl.algorithms.projection import HiddenTerm
+from verl.algorithms.head import Head, HiddenTerm
 from verl.config.root import ActorRolloutRefConfig
-from verl.models.collate import Sequences, collate
-from verl.models.full_weights import head_weight
+from verl.models.full_weights import full_head
 from verl.models.loading import FullModel, build_modules, read_weights
 from verl.models.policy_model import PolicyModel
 from verl.models.sharding import shard
 from verl.protocol import Row
 from verl.self_distillation.teacher import ema_update_, squared_distance
 from verl.workers.process_group import Place
-
-Result = TypeVar("Result")
 
 
 class RefWorker:
@@ -62,7 +58,8 @@ class RefWorker:
         self.num_updates = 0
         self.place = place
         self.student = student
-        self._head: Tensor | None = None
+        self.reshards = config.actor.fsdp_config.reshard_after_forward
+        self._head: Head | None = None
         self._adapters: dict[str, Tensor] = {}
         if config.model.lora_rank:
             self.model = student
@@ -79,37 +76,73 @@ class RefWorker:
     def _is_averaged(self) -> bool:
         return not self.is_trust_region and 0 < self.rate < 1
 
-    def evaluate(self, sequences: Sequences, fn: Callable[[Tensor, Tensor], Result]) -> Result:
-        """`PolicyModel.evaluate` with the teacher's weights. A collective."""
-        with self._exchanged():
-            return self.model.evaluate(sequences, fn)
+    @contextmanager
+    def evaluating(self) -> Iterator[PolicyModel]:
+        """The model with the teacher's weights in it, to be evaluated until the end. A collective.
+
+        Without `reshard_after_forward` its weights are gathered once for all evaluations.
+        """
+        with self._exchanged(), nullcontext() if self.reshards else self.model.kept_gathered():
+            yield self.model
 
     @contextmanager
-    def head_gathered(self) -> Iterator[None]:
-        """Keep the teacher's head as one plain tensor for the length of an update, gathered once. A collective."""
-        self._head = head_weight(self.model, self.place.device, self.place.compute_dtype)
+    def prepared(self) -> Iterator[None]:
+        """For the length of a policy update, in which the teacher stands still: its head as one plain tensor.
+
+        Without `reshard_after_forward` also all its other weights, unless they are the student's too (LoRA).
+        A collective.
+        """
+        self._head = full_head(self.model, self.place.device, self.place.compute_dtype)
         try:
-            yield
+            with nullcontext() if self.reshards or self._adapters else self.model.kept_gathered():
+                yield
         finally:
             self._head = None
 
-    def terms(self, rows: Sequence[Row], num_response_tokens: int) -> Callable[[Tensor], list[HiddenTerm]]:
-        """Run the teacher on [teacher prompt | response] of taught rows. A collective, with or without rows.
+    def states(self, packs: Sequence[Sequence[Row]]) -> dict[int, Tensor]:
+        """Run the teacher on [teacher prompt | response] of taught rows. A collective.
+
+        Args:
+            packs: the rows of each forward; the same number on every rank, and the rows of a pack all taught.
 
         Returns:
-            A function from the live student's head [V, H] to the summands of the teacher's logits: that head is at
-            hand only inside the student's forward, where the loss runs. No rows, no summands.
+            By `Row.index` the hidden states [response tokens, H], far smaller than logits.
         """
-        assert self._head is not None, "terms() is used within head_gathered()"
-        head, rate = self._head, self.rate
-        sequences = collate(rows, self.place.device, True, num_response_tokens)
-        own = self.evaluate(sequences, lambda hidden, _: hidden)
+        with self.evaluating() as model:
+            return self._states(model, packs)
+
+    def live_states(self, packs: Sequence[Sequence[Row]]) -> dict[int, Tensor]:
+        """The same of the live student, where a trust region asks for it; empty otherwise. A collective."""
+        return self._states(self.student, packs) if self.is_trust_region else {}
+
+    def _states(self, model: PolicyModel, packs: Sequence[Sequence[Row]]) -> dict[int, Tensor]:
+        found: dict[int, Tensor] = {}
+        for rows in packs:
+            hidden = model.evaluate(self.place.pack(rows, for_teacher=True), lambda hidden, _: hidden)
+            parts = hidden.split([len(row.response_ids) for row in rows]) if rows else ()
+            found |= {row.index: part for row, part in zip(rows, parts, strict=True)}
+        return found
+
+    def terms(
+        self, rows: Sequence[Row], own: dict[int, Tensor], live: dict[int, Tensor], live_head: Head
+    ) -> list[HiddenTerm]:
+        """The summands of the teacher's logits for the taught rows among `rows`; none if there is no taught row.
+
+        Args:
+            rows: a micro-batch of the student.
+            own: `states`.
+            live: `live_states`.
+            live_head: of the live student.
+        """
+        assert self._head is not None, "terms() is used within prepared()"
+        taught = [row.index for row in rows if row.is_taught]
+        if not taught:
+            return []
+        hidden = torch.cat([own[index] for index in taught])
         if not self.is_trust_region:
-            return lambda _: [HiddenTerm(1.0, own, head)] if rows else []
-        live = self.student.evaluate(sequences, lambda hidden, _: hidden)
-        return lambda live_head: (
-            [HiddenTerm(1 - rate, own, head), HiddenTerm(rate, live, live_head.detach())] if rows else []
-        )
+            return [HiddenTerm(1.0, hidden, self._head)]
+        live_hidden = torch.cat([live[index] for index in taught])
+        return [HiddenTerm(1 - self.rate, hidden, self._head), HiddenTerm(self.rate, live_hidden, live_head.detach())]
 
     def update(self) -> None:
         """Follow the student by one policy update (a frozen teacher and a trust region stay where they are)."""
@@ -171,7 +204,8 @@ def _load(
         state = read_weights(config.model, path, dtype)
     modules = build_modules(config.model, path, dtype, place.attention).requires_grad_(False)
     offload = config.actor.self_distillation.teacher_cpu_offload
-    return shard(FullModel(modules, state), place.mesh, place.device, place.compute_dtype, offload)
+    reshards = config.actor.fsdp_config.reshard_after_forward
+    return shard(FullModel(modules, state), place.mesh, place.device, place.compute_dtype, offload, reshards)
 
 
 def _trainable(model: PolicyModel) -> list[tuple[str, Tensor]]:

@@ -1,35 +1,34 @@
-"""One optimizer step of one rank: micro-batches through teacher and student, backward, clipping, AdamW.
+"""One optimizer step of one rank: teacher forwards, micro-batches through the student, backward, clipping, AdamW.
 
-FSDP's collectives must be the same on every rank, while the work is not: a rank may have no row in a micro-batch, or
-no taught one. The ranks therefore first agree, in one small reduction, which micro-batches anybody needs at all, and
-for which anybody needs the teacher; a rank without rows then runs one meaningless token whose loss is multiplied by
-zero.
+The teacher goes first, over packs of its own, and leaves nothing but hidden states behind; so it may run more rows at a
+time than the student, who has to keep activations. FSDP's collectives must be the same on every rank, while the work is
+not: the driver has planned the same number of forwards for all, and a rank that has no row for one of them runs a
+meaningless token whose loss is zero.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
+from itertools import chain
 from typing import cast
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from verl.algorithms.base import Algorithm
-from verl.algorithms.projection import HiddenTerm, policy_loss
+from verl.algorithms.base import Algorithm, ResponseTokens
+from verl.algorithms.head import Head
+from verl.algorithms.projection import policy_loss
 from verl.config.actor import ActorConfig
-from verl.models.collate import collate, pad_per_token
 from verl.models.optimizer import clip_gradients, learning_rate
 from verl.models.policy_model import PolicyModel
 from verl.protocol import Metrics, MiniBatch, Row, Totals, add_metrics
 from verl.workers.process_group import Place
 from verl.workers.ref import RefWorker
-
-TeacherTerms = Callable[[Tensor], list[HiddenTerm]]
 
 
 class Outcome(Enum):
@@ -69,59 +68,40 @@ class Learner:
         outcome, step_metrics = self._apply()
         return outcome, add_metrics([*parts, step_metrics])
 
+    @contextmanager
+    def gathered(self) -> Iterator[PolicyModel]:
+        """The student; without `reshard_after_forward` its weights are gathered once until the end."""
+        with nullcontext() if self.reshards else self.model.kept_gathered():
+            yield self.model
+
+    @property
+    def reshards(self) -> bool:
+        """Whether gathered weights and whole gradients are given up after every use."""
+        return self.actor.fsdp_config.reshard_after_forward
+
     def _accumulate(self, batch: MiniBatch) -> list[Metrics]:
-        """Forward and backward of every micro-batch that any rank has work in."""
-        is_used = self.algorithm.needs_untaught_rows
-        micro_batches = [[row for row in rows if is_used or row.is_taught] for rows in batch.micro_batches]
-        work = torch.tensor(
-            [[bool(rows), any(row.is_taught for row in rows)] for rows in micro_batches],
-            dtype=torch.int32,
-            device=self.place.device,
-        )
-        dist.all_reduce(work, dist.ReduceOp.MAX)
-        wanted = [
-            (rows, bool(taught)) for rows, (needed, taught) in zip(micro_batches, work.tolist(), strict=True) if needed
-        ]
+        """The teacher's forwards, then forward and backward of every micro-batch."""
+        own = self.teacher.states(batch.teacher_packs) if self.teacher else {}
         metrics: list[Metrics] = []
-        for number, (rows, is_any_taught) in enumerate(wanted, 1):
-            is_last = number == len(wanted)
-            sharded = cast(FSDPModule, self.model)
-            sharded.set_requires_gradient_sync(is_last)
-            sharded.set_is_last_backward(is_last)
-            metrics.append(self._backward(rows, is_any_taught, batch.totals))
+        with self.gathered():
+            live = self.teacher.live_states(batch.teacher_packs) if self.teacher else {}
+            for number, rows in enumerate(batch.micro_batches, 1):
+                is_reduced = self.reshards or number == len(batch.micro_batches)
+                sharded = cast(FSDPModule, self.model)
+                sharded.set_requires_gradient_sync(is_reduced)
+                sharded.set_is_last_backward(is_reduced)
+                metrics.append(self._backward(rows, own, live, batch.totals))
         return metrics
 
-    def _backward(self, rows: list[Row], is_any_taught: bool, totals: Totals) -> Metrics:
+    def _backward(self, rows: list[Row], own: dict[int, Tensor], live: dict[int, Tensor], totals: Totals) -> Metrics:
         """Forward and backward of one micro-batch."""
-        device = self.place.device
-        sequences = collate(rows, device)
-        length = sequences.response_ids.shape[1]
-        teacher_terms: TeacherTerms | None = None
-        if self.teacher is not None and is_any_taught:
-            teacher_terms = self.teacher.terms([row for row in rows if row.is_taught], length)
+        tokens = response_tokens(rows, self.place.device)
 
-        def loss_fn(hidden: Tensor, head: Tensor) -> tuple[Tensor, Metrics]:
-            if not rows:
-                return 0.0 * (hidden.sum() + head.sum()), {}
-            return policy_loss(
-                self.algorithm,
-                hidden,
-                head,
-                sequences.response_ids,
-                self.temperature,
-                teacher_terms(head) if teacher_terms else [],
-                response_mask=sequences.response_mask,
-                self_distillation_mask=torch.tensor([float(row.is_taught) for row in rows], device=device),
-                totals=totals,
-                old_log_probs=pad_per_token([r.old_log_probs for r in rows], length, "old_log_probs", device),
-                rollout_log_probs=pad_per_token(
-                    [r.rollout_log_probs for r in rows], length, "rollout_log_probs", device
-                ),
-                advantages=pad_per_token([r.advantages for r in rows], length, "advantages", device),
-                ref_log_probs=pad_per_token([r.ref_log_probs for r in rows], length, "ref_log_probs", device),
-            )
+        def loss_fn(hidden: Tensor, head: Head) -> tuple[Tensor, Metrics]:
+            terms = self.teacher.terms(rows, own, live, head) if self.teacher else []
+            return policy_loss(self.algorithm, hidden, head, tokens, self.temperature, terms, totals)
 
-        loss, metrics = self.model(sequences, loss_fn)
+        loss, metrics = self.model(self.place.pack(rows), loss_fn)
         # FSDP averages gradients over ranks; the loss is a sum over ranks.
         (loss * self.place.world_size).backward()
         return metrics
@@ -141,3 +121,39 @@ class Learner:
         if not is_finite:
             return Outcome.NOT_FINITE, {}
         return Outcome.DONE, {"actor/lr": (rate, 1.0), "actor/grad_norm": (norm, 1.0)}
+
+
+def response_tokens(rows: Sequence[Row], device: torch.device) -> ResponseTokens:
+    """The response tokens of rows, one row after another.
+
+    Raises:
+        ValueError: some rows have old, rollout or reference log-probs or advantages, and some do not.
+    """
+    return ResponseTokens(
+        ids=_flat([row.response_ids for row in rows], torch.long, device),
+        mask=_flat([row.response_mask for row in rows], torch.float32, device),
+        lengths=tuple(len(row.response_ids) for row in rows),
+        is_taught=tuple(row.is_taught for row in rows),
+        old_log_probs=_per_token(rows, "old_log_probs", device),
+        rollout_log_probs=_per_token(rows, "rollout_log_probs", device),
+        advantages=_per_token(rows, "advantages", device),
+        ref_log_probs=_per_token(rows, "ref_log_probs", device),
+    )
+
+
+def _per_token(rows: Sequence[Row], name: str, device: torch.device) -> Tensor | None:
+    """Values that all rows with a response have, or none of them."""
+    values: list[list[float]] = [getattr(row, name) for row in rows]
+    if not any(values):
+        return None
+    for row, found in zip(rows, values, strict=True):
+        if len(found) != len(row.response_ids):
+            raise ValueError(
+                f"Row {row.index} has {len(found)} {name} for {len(row.response_ids)} response tokens, and others of"
+                f" its micro-batch have {name}; give them to all tokens of all rows, or to none."
+            )
+    return _flat(values, torch.float32, device)
+
+
+def _flat(values: Sequence[Sequence[float]], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(list(chain.from_iterable(values)), dtype=dtype, device=device)
