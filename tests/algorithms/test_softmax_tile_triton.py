@@ -15,6 +15,7 @@ from verl.algorithms import softmax_tile
 from verl.algorithms.base import ResponseTokens
 from verl.algorithms.head import Head, HiddenTerm
 from verl.algorithms.projection import policy_loss
+from verl.algorithms.softmax_tile import Reading
 from verl.config import ActorConfig, PolicyLossConfig, SelfDistillationConfig
 from verl.config.root import AlgorithmConfig
 from verl.protocol import MaskTotals, Totals
@@ -59,7 +60,13 @@ def per_row(n, seed):
 
 def in_double(function, *arguments):
     """What the torch function makes of the same numbers in float64 on the CPU, and of its tensors in place."""
-    copies = [a.cpu().double().clone() if isinstance(a, torch.Tensor) else a for a in arguments]
+
+    def exact(value):
+        if isinstance(value, Reading):
+            return Reading(*map(exact, vars(value).values()))
+        return value.cpu().double().clone() if isinstance(value, torch.Tensor) else value
+
+    copies = [exact(argument) for argument in arguments]
     return function(*copies), copies
 
 
@@ -70,8 +77,12 @@ def same(actual, expected, rtol=2e-5, least=1e-30):
     torch.testing.assert_close(actual.cpu().double(), expected, rtol=rtol, atol=atol, equal_nan=True)
 
 
-def normalizer(logits):
-    return logits.double().logsumexp(1).float()
+def reading(logits):
+    """What is to be read from logits, by the definitions, in float64; then float32."""
+    exact = logits.double()
+    p, largest = exact.softmax(1), exact.amax(1)
+    found = (largest, (exact - largest[:, None]).logsumexp(1), -torch.xlogy(p, p).sum(1))
+    return Reading(*(value.float() for value in found))
 
 
 @on_device
@@ -80,12 +91,11 @@ def normalizer(logits):
 def test_read(kernels, shape, kind):
     logits = tile(shape, kind)
     before = logits.clone()
-    log_normalizer, largest, entropy = kernels.read(logits, True)
-    exact = logits.cpu().double()
-    log_p = exact.log_softmax(1)
-    same(log_normalizer, exact.logsumexp(1))
-    assert torch.equal(largest, logits.amax(1))
-    same(entropy, -torch.xlogy(log_p.exp(), log_p.exp()).sum(1), least=1e-6)  # float32 cannot tell 1 from 1 - 1e-8
+    largest, log_total, entropy = kernels.read(logits, True)
+    expected = reading(logits)
+    assert torch.equal(largest, expected.largest)
+    for actual, exact in ((log_total, expected.log_total), (entropy, expected.entropy)):
+        same(actual, exact.cpu().double(), least=1e-6)  # float32 cannot tell 1 from 1 - 1e-8
     assert torch.equal(logits, before)
     assert kernels.read(logits, False)[2] is None
 
@@ -94,8 +104,8 @@ def test_read(kernels, shape, kind):
 def test_not_a_number_is_not_hidden(kernels):
     logits = tile((3, 2500, 0))
     logits[1, 2400] = float("nan")
-    log_normalizer, _, entropy = kernels.read(logits, True)
-    assert log_normalizer.isnan().tolist() == entropy.isnan().tolist() == [False, True, False]
+    _, log_total, entropy = kernels.read(logits, True)
+    assert log_total.isnan().tolist() == entropy.isnan().tolist() == [False, True, False]
 
 
 @on_device
@@ -120,22 +130,18 @@ def test_top_k(kernels, shape, kind, k, monkeypatch):
 @pytest.mark.parametrize(("alpha", "normalize"), [(0.0, True), (1.0, False), (0.5, False), (0.3, True)])
 def test_compare(kernels, shape, kinds, alpha, normalize):
     student, teacher = tile(shape, kinds[0]), tile((*shape[:2], shape[2] + 4), kinds[1], seed=1)
-    log_z, teacher_log_z = normalizer(student), normalizer(teacher)
-    (distance, factor), (p, u, *_) = in_double(
-        softmax_tile.compare_, student, teacher, log_z, teacher_log_z, alpha, normalize
-    )
-    # A float32 normaliser of 10^4 is off by 10^-3, and so is every log-prob.
-    rtol = 2e-3 if "large" in kinds else 1e-4
-    found = kernels.compare_(student, teacher, log_z, teacher_log_z, alpha, normalize)
-    for actual, expected in zip((*found, student, teacher), (distance, factor, p, u), strict=True):
-        same(actual, expected, rtol)
+    arguments = (student, teacher, reading(student), reading(teacher), alpha, normalize)
+    expected, (p, u, *_) = in_double(softmax_tile.compare_, *arguments)
+    found = kernels.compare_(*arguments)
+    for actual, exact in zip((*found, student, teacher), (*expected, p, u), strict=True):
+        same(actual, exact, rtol=1e-4)
 
 
 @on_device
 def test_no_divergence_of_a_model_from_itself(kernels):
     student = tile((3, 2500, 0))
-    log_z = normalizer(student)
-    distance, _ = kernels.compare_(student, student.clone(), log_z, log_z, 0.5, True)
+    seen = reading(student)
+    distance, _ = kernels.compare_(student, student.clone(), seen, seen, 0.5, True)
     assert (distance.abs() < 1e-6).all()
 
 
@@ -146,19 +152,18 @@ def test_gradients(kernels, shape, with_entropy):
     n = shape[0]
     share, grad = per_row(n, 2), per_row(1, 3).expand(n)  # a sum's gradient is one number for all
     logits = tile(shape)
-    log_z = normalizer(logits)
-    entropies = (softmax_tile.read(logits.cpu(), True).entropy.to(DEVICE), per_row(n, 4)) if with_entropy else ()
+    seen, entropy_grad = reading(logits), per_row(n, 4) if with_entropy else None
     p, u = tile(shape), tile((*shape[:2], shape[2] + 4), seed=5)
     p.copy_(p.softmax(1))
     p[:, shape[1] // 2] = 0.0
     u.mul_(p)
 
-    expected, _ = in_double(softmax_tile.softmax_gradient_, logits, log_z, share, *entropies)
-    same(kernels.softmax_gradient_(logits, log_z, share, *entropies), expected)
+    expected, _ = in_double(softmax_tile.softmax_gradient_, logits, seen, share, entropy_grad)
+    same(kernels.softmax_gradient_(logits, seen, share, entropy_grad), expected)
     same(logits, expected)
 
-    expected, (_, u_before, *_) = in_double(softmax_tile.divergence_gradient_, p, u, share, grad, *entropies)
-    same(kernels.divergence_gradient_(p, u, share, grad, *entropies), expected)
+    expected, (_, u_before, *_) = in_double(softmax_tile.divergence_gradient_, p, u, seen, share, grad, entropy_grad)
+    same(kernels.divergence_gradient_(p, u, seen, share, grad, entropy_grad), expected)
     same(p, expected)
     assert torch.equal(u.cpu().double(), u_before)
 
@@ -167,10 +172,10 @@ def test_gradients(kernels, shape, with_entropy):
 def test_nothing_between_the_rows_is_touched(kernels):
     wide = torch.full((4, 5003), 7.0, device=DEVICE)
     other = wide.clone()
-    log_z, ones = normalizer(wide[:, :5000]), torch.ones(4, device=DEVICE)
-    kernels.compare_(wide[:, :5000], other[:, :5000], log_z, log_z, 0.5, False)
-    kernels.divergence_gradient_(wide[:, :5000], other[:, :5000], ones, ones)
-    kernels.softmax_gradient_(other[:, :5000], log_z, ones)
+    seen, ones = reading(wide[:, :5000]), torch.ones(4, device=DEVICE)
+    kernels.compare_(wide[:, :5000], other[:, :5000], seen, seen, 0.5, False)
+    kernels.divergence_gradient_(wide[:, :5000], other[:, :5000], seen, ones, ones)
+    kernels.softmax_gradient_(other[:, :5000], seen, ones)
     assert (wide[:, 5000:] == 7.0).all() and (other[:, 5000:] == 7.0).all()
 
 
