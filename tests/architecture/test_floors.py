@@ -31,6 +31,7 @@ NEIGHBOURS = {
 ONLY_IN = {
     "ray": ("verl.single_controller", "verl.workers"),
     "vllm": ("verl.rollout.vllm_engine",),
+    "triton": ("verl.algorithms.softmax_tile_triton",),
     "hydra": ("verl.trainer.compose",),
     "omegaconf": ("verl.trainer.compose", "verl.trainer.resolve"),
 }

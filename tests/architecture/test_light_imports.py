@@ -11,7 +11,7 @@ HEAVY = {"ray", "vllm", "transformers", "hydra", "omegaconf", "pyarrow", "datase
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
-        ("verl.algorithms", HEAVY),
+        ("verl.algorithms.projection", HEAVY | {"triton"}),
         ("verl.config", HEAVY | {"torch"}),
         ("verl.sandbox", HEAVY | {"torch", "numpy"}),
         ("verl.self_distillation.reprompt", HEAVY | {"torch"}),

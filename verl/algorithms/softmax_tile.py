@@ -9,13 +9,20 @@ p = softmax(l), and g the gradient of the loss by a number, the gradient by l of
     divergence D(p, q)                   g (u - r p), see `compare_`
 
 so the sum of all of them is one dense multiple of p, one of u, and single values at the sampled and the top-k tokens.
+
+What is written here in torch runs everywhere; float32 tiles on a GPU go to the kernels of `softmax_tile_triton`, where
+Triton is installed.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -45,6 +52,8 @@ class Reading:
 
 def read(logits: Tensor, needs_entropy: bool) -> Reading:
     """Maximum, normaliser and entropy of each row. The logits [n, V] stay as they are."""
+    if kernels := _kernels(logits):
+        return Reading(*kernels.read(logits, needs_entropy))
     n = len(logits)
     largest, log_total, moment = (logits.new_empty(n) for _ in range(3))
     spare = [logits.new_empty(_strip_rows(logits), logits.shape[1]) for _ in range(1 + needs_entropy)]
@@ -75,7 +84,9 @@ def top_k(logits: Tensor, k: int) -> Tensor:
         return logits.topk(k, dim=1).indices
     num_blocks = size // block
     body, rest = logits[:, : num_blocks * block].unflatten(1, (num_blocks, block)), size - num_blocks * block
-    best = body.amax(dim=2).topk(min(k, num_blocks), dim=1, sorted=False).indices  # [n, blocks]
+    kernels = _kernels(logits)
+    maxima = kernels.block_maxima(logits, block) if kernels else body.amax(dim=2)
+    best = maxima.topk(min(k, num_blocks), dim=1, sorted=False).indices  # [n, blocks]
     values = body.gather(1, best[:, :, None].expand(-1, -1, block)).flatten(1)
     ids = (best[:, :, None] * block + torch.arange(block, device=logits.device)).flatten(1)
     if rest:
@@ -110,6 +121,8 @@ def compare_(
     Returns:
         D [n] in nats and r [n].
     """
+    if kernels := _kernels(student, teacher):
+        return kernels.compare_(student, teacher, of_student, of_teacher, alpha, normalize)
     distance, factor = torch.empty_like(of_student.largest), torch.empty_like(of_student.largest)
     scale = 1 / (alpha * (1 - alpha)) if normalize and 0 < alpha < 1 else 1.0
     for rows in _strips(student):
@@ -136,6 +149,8 @@ def compare_(
 
 def softmax_gradient_(logits: Tensor, seen: Reading, share: Tensor, entropy_grad: Tensor | None = None) -> Tensor:
     """Turn logits [n, V] in place into share * p, minus entropy_grad * p (log p + H) if given; all else is [n]."""
+    if kernels := _kernels(logits):
+        return kernels.softmax_gradient_(logits, seen, share, entropy_grad)
     for rows in _strips(logits):
         log_p = logits[rows].sub_(seen.largest[rows, None]).sub_(seen.log_total[rows, None])
         if entropy_grad is None or seen.entropy is None:
@@ -150,6 +165,8 @@ def divergence_gradient_(
     p: Tensor, u: Tensor, seen: Reading, share: Tensor, grad: Tensor, entropy_grad: Tensor | None = None
 ) -> Tensor:
     """Turn p [n, V] in place into share * p + grad * u, minus entropy_grad * p (log p + H) if given."""
+    if kernels := _kernels(p, u):
+        return kernels.divergence_gradient_(p, u, seen, share, grad, entropy_grad)
     for rows in _strips(p):
         strip, weights = p[rows], share[rows, None]
         if entropy_grad is None or seen.entropy is None:
@@ -163,6 +180,23 @@ def divergence_gradient_(
 
 def _log_probs(logits: Tensor, seen: Reading, rows: slice) -> Tensor:
     return (logits - seen.largest[rows, None]).sub_(seen.log_total[rows, None])
+
+
+def _kernels(*tiles: Tensor) -> ModuleType | None:
+    """The module of kernels that take these tiles, if there are any."""
+    fit = all(tile.is_cuda and tile.dtype == torch.float32 and tile.stride(1) == 1 for tile in tiles)
+    return _triton_kernels() if fit else None
+
+
+@functools.cache
+def _triton_kernels() -> ModuleType | None:
+    """Imported with the first tile on a GPU: Triton takes seconds to load and is not installed everywhere."""
+    if importlib.util.find_spec("triton") is None:
+        warnings.warn("Triton is not installed: the loss takes longer on this GPU than it needs to", stacklevel=2)
+        return None
+    from verl.algorithms import softmax_tile_triton
+
+    return softmax_tile_triton
 
 
 def _strip_rows(logits: Tensor) -> int:
