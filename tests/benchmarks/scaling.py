@@ -5,8 +5,8 @@ Qwen3. Each point is a fresh process: training ranks that update on a tiny batch
 made), then on the batch itself. The alternative is a GRPO update of the same rows, in the next process.
 
 `seconds` is the median of the updates, `extra_bytes` the largest resident memory of a rank during them beyond what it
-held before, `tokens` counts student and teacher tokens without shared prompts. `growth` divides each point's figures by
-those of the first point of its factor: with a streamed loss and packed tokens time grows like T, and memory does not
+held before, `tokens` counts student and teacher tokens, common beginnings once. `growth` divides each point's figures
+by those of the first point of its factor: with a streamed loss and packed tokens time grows like T, and memory does not
 grow like T times V; a shared prompt makes a larger group cheaper per response. Prints JSON.
 
     python tests/benchmarks/scaling.py --factors response vocabulary
@@ -116,7 +116,7 @@ def measure(args, folder, shape):
         point[algorithm] = {
             "seconds": round(median(answer["seconds"]), 4),
             "extra_bytes": max(high - low for high, low in zip(answer["peak"], answer["rss"], strict=True)),
-            "tokens": counts["student"] + counts["teacher"],
+            "tokens": counts["student_packed"] + counts["teacher_packed"],
         }
     return point
 

@@ -40,12 +40,16 @@ def test_update_part():
     assert found["cores"] == 1 and found["versions"]["torch"] and found["settings"]["ranks"] == 1
     update = found["update"]
     # 2 prompts x 4 responses: prompts of 32 tokens, responses of 16, teacher prompts of 112
+    # packed: 2 x (32 + 4 x 16); the teacher's first response has its own prompt: 2 x (2 x 112 + 4 x 16); of the half
+    # that is taught both have the same: 2 x (112 + 2 x 16)
+    student = {"student": 384, "student_packed": 192}
     assert update["tokens"] == {
-        "sdpo_all_taught": {"student": 384, "teacher": 1024},
-        "sdpo_half_taught": {"student": 384, "teacher": 512},
-        "grpo": {"student": 384, "teacher": 0},
+        "sdpo_all_taught": student | {"teacher": 1024, "teacher_packed": 576},
+        "sdpo_half_taught": student | {"teacher": 512, "teacher_packed": 288},
+        "grpo": student | {"teacher": 0, "teacher_packed": 0},
     }
-    assert update["ratios"]["all_taught_bound"] == pytest.approx(1.15 * (1152 + 1024) / 1152, abs=1e-3)
+    assert update["ratios"]["all_taught_bound"] == pytest.approx(1.15 * 2, abs=1e-3)
+    assert update["ratios"]["all_taught_bound_unshared"] == pytest.approx(1.15 * (1152 + 1024) / 1152, abs=1e-3)
     assert all(seconds > 0 for seconds in update["seconds"].values())
 
 
@@ -64,8 +68,8 @@ def test_scaling():
     found = result("scaling.py", "--quick", "--factors", "response", "--algorithms", "sdpo")
     first, second = found["response"]["points"]
     # 2 prompts x 2 responses, prompts of 256; the teacher's prompt is longer by one response
-    assert first["sdpo"]["tokens"] == 4 * (256 + 16) + 4 * (256 + 16 + 16)
-    assert second["sdpo"]["tokens"] == 4 * (256 + 32) + 4 * (256 + 32 + 32)
+    assert first["sdpo"]["tokens"] == 2 * (256 + 2 * 16) + 4 * (256 + 16 + 16)
+    assert second["sdpo"]["tokens"] == 2 * (256 + 2 * 32) + 4 * (256 + 32 + 32)
     assert first["sdpo"]["extra_bytes"] > 0
 
 
@@ -87,8 +91,13 @@ def test_rows_of_a_batch():
         assert [row.teacher_prompt_ids == group[-1].teacher_prompt_ids for row in group] == [False, True, True, True]
     half = workload.batch_rows(2, 4, taught=0.5, has_advantages=True, **lengths)
     assert [row.is_taught for row in half] == [False, True] * 4
-    assert workload.count_tokens(half) == {"student": 8 * 8, "teacher": 4 * 10}
+    counts = workload.count_tokens(half)
+    assert (counts["student"], counts["teacher"]) == (8 * 8, 4 * 10)
     assert [row.index for row in half] == list(range(8))
+
+
+def test_common_beginnings_count_once():
+    assert workload.num_distinct_beginnings([[1, 2, 3], [1, 2, 4], [1, 2], [2, 1]]) == 6
 
 
 def test_ratio_and_growth():

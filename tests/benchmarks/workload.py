@@ -134,11 +134,25 @@ def update_overrides(model, groups, samples, prompt, response, teacher_prompt):
 
 
 def count_tokens(rows):
-    """Tokens that the forwards of an update run at most (no shared prompts), for student and teacher."""
+    """Tokens of an update for student and teacher, in all rows and packed: common beginnings once."""
+    student = [row.prompt_ids + row.response_ids for row in rows]
+    teacher = [row.teacher_prompt_ids + row.response_ids for row in rows if row.is_taught]
     return {
-        "student": sum(row.num_tokens for row in rows),
-        "teacher": sum(len(row.teacher_prompt_ids) + len(row.response_ids) for row in rows if row.is_taught),
+        "student": sum(map(len, student)),
+        "teacher": sum(map(len, teacher)),
+        "student_packed": num_distinct_beginnings(student),
+        "teacher_packed": num_distinct_beginnings(teacher),
     }
+
+
+def num_distinct_beginnings(sequences):
+    """Nodes of the tree of all sequences: the tokens that a causal model has to run for them."""
+    nodes = {}
+    for sequence in sequences:
+        node = 0
+        for token in sequence:
+            node = nodes.setdefault((node, token), len(nodes) + 1)
+    return len(nodes)
 
 
 def batch_rows(groups, samples, prompt, response, teacher_prompt, taught, vocab_size, has_advantages, seed=0):
@@ -154,7 +168,7 @@ def batch_rows(groups, samples, prompt, response, teacher_prompt, taught, vocab_
         taught: share of the responses that have a teacher prompt, the same in every group up to rounding.
         has_advantages: fill the advantages, as GRPO's batches have them.
     """
-    rng = random.Random(seed)
+    rng, throws = random.Random(seed), random.Random(seed)  # texts are the same with and without advantages
 
     def text(length):
         return [rng.randrange(5, vocab_size) for _ in range(length)]
@@ -168,10 +182,10 @@ def batch_rows(groups, samples, prompt, response, teacher_prompt, taught, vocab_
             rows.append(
                 Row(
                     prompt_ids=asked,
-                    response_ids=text(response),
+                    response_ids=[5 + copy, *text(response - 1)],  # no two of a group begin alike
                     response_mask=[1] * response,
                     rollout_log_probs=[-1.0] * response,
-                    advantages=[rng.uniform(-1, 1)] * response if has_advantages else [],
+                    advantages=[throws.uniform(-1, 1)] * response if has_advantages else [],
                     teacher_prompt_ids=(other if copy == 0 else shown) if is_taught else [],
                     index=index,
                 )
