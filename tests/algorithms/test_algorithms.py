@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from verl.algorithms import compute_self_distillation_loss
 from verl.algorithms.aggregation import MODES, count_mask
-from verl.algorithms.projection import HiddenTerm, policy_loss
+from verl.algorithms.base import ResponseTokens
+from verl.algorithms.head import Head, HiddenTerm
+from verl.algorithms.projection import policy_loss
 from verl.config import ActorConfig, PolicyLossConfig, SelfDistillationConfig
 from verl.config.root import AlgorithmConfig, RolloutCorrectionConfig
 from verl.protocol import Totals, add_metrics, mean_metrics
@@ -51,18 +53,33 @@ def totals_of(values):
     return Totals(count_mask(mask), count_mask(mask * values["self_distillation_mask"][:, None]), mask.shape[1])
 
 
-def run(algorithm, values, constants, totals):
-    """Loss, gradient of the head, metrics."""
+def flat(values):
+    """Rows [B, T] as the tokens of a micro-batch: padding becomes tokens that the policy did not write."""
+    num_rows, length = values["response_ids"].shape
+    per_token = {name: values[name].flatten() for name in PER_TOKEN if name in values}
+    return ResponseTokens(
+        ids=values["response_ids"].flatten(),
+        mask=values["response_mask"].flatten(),
+        lengths=(length,) * num_rows,
+        is_taught=tuple((values["self_distillation_mask"] > 0).tolist()),
+        **per_token,
+    )
+
+
+PER_TOKEN = ("old_log_probs", "rollout_log_probs", "advantages", "ref_log_probs")
+
+
+def run(algorithm, values, constants, totals, tokens_per_tile=3):
+    """Loss, gradients of head and hidden, metrics."""
     head = constants["head"].clone().requires_grad_()
+    hidden = values["hidden"].clone().requires_grad_()
     taught = values["self_distillation_mask"] > 0
-    values = dict(values)
-    teacher_hidden = values.pop("teacher")[taught]
-    terms = [HiddenTerm(1.0, teacher_hidden, constants["teacher_head"])] if taught.any() else []
-    terms = terms if algorithm.needs_teacher else []
-    hidden, ids = values.pop("hidden"), values.pop("response_ids")
-    loss, metrics = policy_loss(algorithm, hidden, head, ids, TEMPERATURE, terms, totals=totals, **values)
+    terms = [HiddenTerm(1.0, values["teacher"][taught].flatten(0, 1), Head(constants["teacher_head"]))]
+    terms = terms if algorithm.needs_teacher and taught.any() else []
+    tokens, states = flat(values), hidden.flatten(0, 1)
+    loss, metrics = policy_loss(algorithm, states, Head(head), tokens, TEMPERATURE, terms, totals, tokens_per_tile)
     loss.backward()
-    return loss.detach(), head.grad, metrics
+    return loss.detach(), head.grad, metrics, hidden.grad
 
 
 def whole(algorithm):
@@ -93,7 +110,7 @@ ALL = {
 def test_any_cut_adds_up_to_the_whole(name, agg, assignment):
     mode, actor = ALL[name]
     algorithm = make(mode, agg, **actor)
-    values, constants, (loss, grad, metrics) = whole(algorithm)
+    values, constants, (loss, grad, metrics, _) = whole(algorithm)
     parts = []
     for part in range(3):
         rows = [row for row in range(B) if assignment[row] == part]
@@ -110,7 +127,7 @@ def test_any_cut_adds_up_to_the_whole(name, agg, assignment):
 def test_padding_changes_nothing(name, agg, padding, garbage):
     mode, actor = ALL[name]
     algorithm = make(mode, agg, **actor)
-    values, constants, (loss, grad, metrics) = whole(algorithm)
+    values, constants, (loss, grad, metrics, _) = whole(algorithm)
 
     def pad(key, value):
         if value.ndim == 1:
@@ -130,7 +147,7 @@ def test_no_target_is_exactly_zero(name, agg):
     algorithm = make("sdpo", agg, **ALL[name][1])
     values, constants, _ = whole(algorithm)
     values["self_distillation_mask"] = torch.zeros(B)
-    loss, grad, _ = run(algorithm, values, constants, totals_of(values))
+    loss, grad, *_ = run(algorithm, values, constants, totals_of(values))
     assert loss.item() == 0.0
     assert grad.abs().max() == 0.0
 
@@ -139,7 +156,7 @@ def test_no_target_is_exactly_zero(name, agg):
 def test_empty_micro_batch_is_exactly_zero(agg):
     algorithm = make("sdpo", agg, **ALL["sdpo-mix"][1])
     values, constants, _ = whole(algorithm)
-    loss, grad, _ = run(algorithm, {k: v[:0] for k, v in values.items()}, constants, totals_of(values))
+    loss, grad, *_ = run(algorithm, {k: v[:0] for k, v in values.items()}, constants, totals_of(values))
     assert loss.item() == 0.0
     assert grad.abs().max() == 0.0
 
@@ -153,7 +170,7 @@ def test_loss_scale_factor_divides():
 def test_sdpo_is_the_readable_loss():
     config = SelfDistillationConfig(distillation_topk=3, alpha=0.3)
     algorithm = make("sdpo", "seq-mean-token-mean", correction=None, self_distillation=config)
-    values, constants, (loss, _, metrics) = whole(algorithm)
+    values, constants, (loss, _, metrics, _) = whole(algorithm)
     s = (values["hidden"] @ constants["head"].T / TEMPERATURE).log_softmax(-1)
     t = (values["teacher"] @ constants["teacher_head"].T / TEMPERATURE).log_softmax(-1)
     ids, top = values["response_ids"][..., None], s.topk(3).indices
@@ -213,7 +230,7 @@ def test_sdpo_says_what_it_needs(actor, teacher, advantages, untaught, old):
 
 
 def test_sft_is_cross_entropy():
-    values, constants, (loss, _, metrics) = whole(make("sft"))
+    values, constants, (loss, _, metrics, _) = whole(make("sft"))
     logits = values["hidden"] @ constants["head"].T / TEMPERATURE
     is_response = values["response_mask"] > 0
     expected = torch.nn.functional.cross_entropy(logits[is_response], values["response_ids"][is_response])
@@ -224,10 +241,10 @@ def test_sft_is_cross_entropy():
 def test_teacher_of_other_rows_is_refused():
     algorithm = make("sdpo")
     values, constants, _ = whole(algorithm)
-    terms = [HiddenTerm(1.0, values.pop("teacher"), constants["teacher_head"])]
-    hidden, ids = values.pop("hidden"), values.pop("response_ids")
-    with pytest.raises(ValueError, match=r"marks 3 rows with a target, but .* 5 rows"):
-        policy_loss(algorithm, hidden, constants["head"], ids, 1.0, terms, totals=totals_of(values), **values)
+    terms = [HiddenTerm(1.0, values["teacher"].flatten(0, 1), Head(constants["teacher_head"]))]
+    hidden, head = values["hidden"].flatten(0, 1), Head(constants["head"])
+    with pytest.raises(ValueError, match=r"have 12 response tokens, but .* 20"):
+        policy_loss(algorithm, hidden, head, flat(values), 1.0, terms, totals_of(values))
 
 
 def test_import_is_light():

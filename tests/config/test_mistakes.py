@@ -67,6 +67,11 @@ def test_a_wrong_value_does_not_cause_a_second_sentence(problems):
         ([f"{ACTOR}.use_dynamic_bsz=True", f"{ACTOR}.ppo_max_token_len_per_gpu=16384"], ["16384", "18432"]),
         ([f"{ACTOR}.ppo_mini_batch_size=1", f"{ROLLOUT}.n=2"], ["1 prompts x 2 responses", "4 ranks"]),
         (["trainer.resume_mode=resume_path"], ["resume_from_path"]),
+        (
+            ["trainer.rollout_schedule=one_step_off", "algorithm.rollout_correction.rollout_is=null"],
+            ["rollout_schedule=one_step_off", "algorithm.rollout_correction.rollout_is=token"],
+        ),
+        (["trainer.rollout_schedule=async"], ["on_policy", "one_step_off"]),
         (["actor_rollout_ref.model.lora_rank=8", "actor_rollout_ref.ref.model.path=o/m"], ["LoRA"]),
         ([f"{DISTILLATION}.ema_update_rate=.1", f"{DISTILLATION}.teacher_update_rate=.2"], ["teacher_update_rate=.2"]),
         ([f"{DISTILLATION}.full_logit_distillation=False"], ["alpha=1.0"]),

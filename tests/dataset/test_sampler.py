@@ -20,7 +20,10 @@ def test_a_resumed_run_draws_what_the_uninterrupted_one_would(sizes, shuffle, se
     resumed.load_state_dict(json.loads(json.dumps(whole.state_dict())))
     assert resumed.epoch == whole.epoch
     for _ in range(num_after):
-        assert resumed.next_batch() == whole.next_batch()
+        state = resumed.state_dict()
+        assert resumed.peek_batch() == resumed.peek_batch()
+        assert resumed.state_dict() == state  # looking ahead moves nothing
+        assert resumed.peek_batch() == resumed.next_batch() == whole.next_batch()
         assert resumed.state_dict() == whole.state_dict()
 
 

@@ -41,7 +41,7 @@ def test_a_good_sync_is_reported_and_verified(pool, model, truth):
     assert report.version == pool.weight_version == 4
     assert report.num_tensors == 25 and report.num_bytes == sum(t.nbytes for _, t in weights_of(model))
     assert len(report.digests) > 3  # several buckets, so the loader was fed while it ran
-    assert pool.verify(PROBE, truth, 1e-3) < 1e-4
+    assert pool.verify(pool.probe(PROBE), truth, 1e-3) < 1e-4
     rollouts = [rollout for part in pool.generate(requests(6)) for rollout in part]
     assert {rollout.weight_version for rollout in rollouts} == {4} and len(rollouts) == 6
 
@@ -53,7 +53,7 @@ def test_one_damaged_mlp_weight_is_caught_by_the_probe(pool, model, truth):
     with pytest.raises(
         WeightSyncError, match=r"rollout engine 0 and the trainer disagree.*some tensors were not loaded"
     ):
-        pool.verify(PROBE, truth, 1e-3)
+        pool.verify(pool.probe(PROBE), truth, 1e-3)
 
 
 def test_bytes_that_change_on_the_way_are_caught_by_the_digest(pool, model):
@@ -72,15 +72,15 @@ def test_vllm_without_the_tied_head_is_caught(engine_for, model, truth):
     send(pool, weights_of(make_model(3, is_tied=True)))
     send(pool, [pair for pair in weights_of(model) if pair[0] != "lm_head.weight"])
     with pytest.raises(WeightSyncError, match="tied lm_head left out"):
-        pool.verify(PROBE, truth, 1e-3)
+        pool.verify(pool.probe(PROBE), truth, 1e-3)
 
 
 def test_a_sync_that_changes_nothing_is_caught(pool, model, truth):
     other = make_model(2, is_tied=True)
     send(pool, weights_of(other))
-    pool.verify(PROBE, true_log_probs(other, PROBE[:1], PROBE[1:]), 1e-3)
+    pool.verify(pool.probe(PROBE), true_log_probs(other, PROBE[:1], PROBE[1:]), 1e-3)
     with pytest.raises(WeightSyncError, match="still serves its old weights"):
-        pool.verify(PROBE, truth, 1e-3)
+        pool.verify(pool.probe(PROBE), truth, 1e-3)
 
 
 def test_serving_during_a_sync_and_syncs_out_of_order_are_refused(engine_for, model):

@@ -16,7 +16,7 @@ def test_two_engines_in_processes_of_their_own(spec_for, name, ray_runtime):
     pool = RolloutPool(RayWorkerGroup("rollout", RolloutWorker, [spec_for(name, True)], num_ranks=2, env=env))
     first, second = send(pool, weights_of(model), version=3)
     assert first.digests == second.digests and first.num_tensors == 25
-    assert pool.verify(PROBE, true_log_probs(model, PROBE[:1], PROBE[1:]), 1e-3) < 1e-4
+    assert pool.verify(pool.probe(PROBE), true_log_probs(model, PROBE[:1], PROBE[1:]), 1e-3) < 1e-4
     rollouts = [rollout for part in pool.generate(requests(20, n=4)) for rollout in part]
     assert sorted(rollout.request_id for rollout in rollouts) == list(range(20))
     assert {rollout.weight_version for rollout in rollouts} == {3}

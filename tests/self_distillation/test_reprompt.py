@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from verl.config import SelfDistillationConfig
-from verl.self_distillation.reprompt import build_reprompts, demonstration_messages
+from verl.self_distillation.reprompt import build_reprompts, demonstration_messages, write_reprompts
 
 CASES = json.loads((Path(__file__).parents[1] / "fixtures" / "reprompt.json").read_text())["cases"]
 
@@ -97,6 +99,29 @@ def test_random_demonstration_depends_on_seed_and_sample_alone(make_sample):
     assert draws[0] != draws[1] != draws[2]
     assert len(set(draws[0][8:])) > 1
     assert all(f"\n\ns{i}\n\n" not in draws[seed][i] for i in range(8) for seed in draws)
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=4), min_size=1, max_size=5),
+    st.sampled_from(["first", "random", "shortest"]),
+    st.integers(0, 5),
+    st.randoms(use_true_random=False),
+)
+def test_groups_may_come_one_by_one_in_any_order(make_sample, groups, choice, seed, chance):
+    """What the samples of a step are shown does not depend on which group was scored first."""
+    config = SelfDistillationConfig(demonstration_choice=choice)
+    made = [
+        [
+            make_sample(f"u{number}", float(solved), f"{number}.{copy}" + "x" * copy, "no" * told)
+            for copy, (solved, told) in enumerate(group)
+        ]
+        for number, group in enumerate(groups)
+    ]
+    together = write_reprompts([sample for group in made for sample in group], config, encode, seed)
+    arrived = list(range(len(made)))
+    chance.shuffle(arrived)
+    apart = {number: write_reprompts(made[number], config, encode, seed) for number in arrived}
+    assert [reprompt for number in range(len(made)) for reprompt in apart[number]] == together
 
 
 def test_feedback_can_be_switched_off(make_sample):

@@ -100,5 +100,5 @@ def test_error_names_sample_length_and_limit_only_when_really_too_long(make_samp
     fits = SelfDistillationConfig(reprompt_truncation="error", max_reprompt_len=limit)
     assert build_reprompts(samples, fits, by_character, 0).self_distillation_mask == [0.0, 1.0]
     tight = SelfDistillationConfig(reprompt_truncation="error", max_reprompt_len=limit - 1)
-    with pytest.raises(ValueError, match=f"sample 1 .*{limit} tokens, max_reprompt_len={limit - 1}"):
+    with pytest.raises(ValueError, match=f"response 0 .*{limit} tokens, max_reprompt_len={limit - 1}"):
         build_reprompts(samples, tight, by_character, 0)

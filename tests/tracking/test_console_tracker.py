@@ -34,6 +34,11 @@ def test_a_step_is_one_line_with_the_numbers_that_matter():
     )
 
 
+def test_staleness_is_shown_when_there_is_some():
+    assert "stale" not in step_line(STEP | {"training/rollout_staleness": 0.0}, 1, 3).plain
+    assert step_line({"training/rollout_staleness": 1.0}, 2, 3).plain == "step 2/3  stale 1"
+
+
 def test_missing_numbers_are_left_out():
     assert step_line({"val-core/a/acc/mean@4": 0.25, "val-core/b/acc/mean@4": 0.5}, 0, None).plain == (
         "step 0  val a mean@4 0.250  val b mean@4 0.500"

@@ -3,6 +3,7 @@
 import math
 import os
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +18,7 @@ from verl.trainer.batch_metrics import (
     rollout_gap_metrics,
     score_metrics,
     seqlen_metrics,
+    staleness_metrics,
 )
 from verl.types import Prompt, Reward, Rollout, Sample
 
@@ -94,3 +96,9 @@ def test_timer_nests_and_adds_up():
         raise KeyError
     found = timer.metrics()
     assert 0.02 <= found["timing_s/gen"] <= found["timing_s/step"] < 1.0 and "timing_s/failed" in found
+
+
+def test_staleness_counts_updates_since_the_weights_that_wrote():
+    samples = [replace(SAMPLES[0], rollout=replace(SAMPLES[0].rollout, weight_version=v)) for v in (4, 4, 3, 1)]
+    assert staleness_metrics(samples, 5) == {"training/rollout_staleness": 1.0}
+    assert staleness_metrics(samples[:2], 5) == {"training/rollout_staleness": 0.0}

@@ -15,12 +15,12 @@ from verl.protocol import MaskTotals
 MODES = ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm")
 
 
-def aggregate(losses: Tensor, mask: Tensor, mode: str, totals: MaskTotals, norm_divisor: float) -> Tensor:
-    """Reduce a micro-batch's per-token losses to its share of the mini-batch's loss.
+def token_weights(mask: Tensor, mode: str, totals: MaskTotals, norm_divisor: float) -> Tensor:
+    """What each token's loss counts in the mini-batch's loss: every mode is a weighted sum.
 
     With m the mask, n_b = sum_t m and S the number of rows with n_b > 0, both sums over the whole mini-batch:
 
-    | mode                      | value                                          |
+    | mode                      | loss                                           |
     |---------------------------|------------------------------------------------|
     | `token-mean`              | sum L m / sum m                                |
     | `seq-mean-token-sum`      | sum L m / S                                    |
@@ -28,26 +28,37 @@ def aggregate(losses: Tensor, mask: Tensor, mode: str, totals: MaskTotals, norm_
     | `seq-mean-token-sum-norm` | sum L m / `norm_divisor`                       |
 
     Args:
-        losses: [B, T]. What stands at masked positions is not read, be it infinite.
-        mask: [B, T], 0 or 1.
+        mask: [B, T], 0 or 1; whole rows.
         mode: one of the above; another one is a ValueError.
         totals: sum m and S of the mini-batch.
         norm_divisor: used by `seq-mean-token-sum-norm` only: `loss_scale_factor`, or the longest response.
 
     Returns:
-        A scalar that keeps its graph even if no token counts (collectives of the backward pass then still run).
+        [B, T], 0 where the mask is.
     """
-    kept = torch.where(mask > 0, losses, torch.zeros((), dtype=losses.dtype, device=losses.device))
     if mode == "token-mean":
-        return kept.sum() / max(totals.num_tokens, 1)
+        return mask / max(totals.num_tokens, 1)
     if mode == "seq-mean-token-sum":
-        return kept.sum() / max(totals.num_rows, 1)
+        return mask / max(totals.num_rows, 1)
     if mode == "seq-mean-token-mean":
-        lengths = (mask > 0).sum(dim=1).clamp(min=1)
-        return (kept.sum(dim=1) / lengths).sum() / max(totals.num_rows, 1)
+        return mask / (mask.sum(dim=1, keepdim=True).clamp(min=1) * max(totals.num_rows, 1))
     if mode == "seq-mean-token-sum-norm":
-        return kept.sum() / (norm_divisor or 1)
+        return mask / (norm_divisor or 1)
     raise ValueError(f"loss_agg_mode={mode}: must be one of {', '.join(MODES)}")
+
+
+def weighted_sum(losses: Tensor, weights: Tensor) -> Tensor:
+    """Sum of losses times weights, same shape. What stands where the weight is 0 is not read, be it infinite.
+
+    Returns a scalar that keeps its graph even if no token counts (collectives of the backward pass then still run).
+    """
+    kept = torch.where(weights != 0, losses, torch.zeros((), dtype=losses.dtype, device=losses.device))
+    return (kept * weights).sum()
+
+
+def aggregate(losses: Tensor, mask: Tensor, mode: str, totals: MaskTotals, norm_divisor: float) -> Tensor:
+    """Reduce whole rows of per-token losses [B, T] to their share of the mini-batch's loss; see `token_weights`."""
+    return weighted_sum(losses, token_weights(mask, mode, totals, norm_divisor))
 
 
 def count_mask(mask: Tensor) -> MaskTotals:

@@ -11,24 +11,24 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from verl.algorithms.aggregation import aggregate
+from verl.algorithms.aggregation import token_weights, weighted_sum
 from verl.config.actor import ActorConfig
 from verl.config.root import AlgorithmConfig
-from verl.protocol import Metrics, Totals
+from verl.protocol import MaskTotals, Metrics, Totals
 
 
 @dataclass(frozen=True)
 class Support:
-    """What of a distribution a loss compares. The default is the sampled token alone."""
+    """What of two distributions a loss compares. The default is the sampled token alone."""
 
     topk: int | None = None
     """The student's so many most likely tokens (at most V)."""
-    needs_all: bool = False
-    """The whole vocabulary."""
+    divergence: tuple[float, bool] | None = None
+    """(alpha, normalize): `divergence` of the two over the whole vocabulary."""
     needs_entropy: bool = False
-    """Entropy and most likely token of every position, for diagnostics."""
+    """Entropies, and whether both find the same token most likely, for diagnostics."""
     needs_entropy_grad: bool = False
-    """Entropy with its gradient, for the entropy bonus."""
+    """The student's entropy with its gradient, for the entropy bonus."""
 
 
 @dataclass(frozen=True)
@@ -39,21 +39,21 @@ class TokenDistribution:
     """[B, T] of the sampled token."""
     entropy: Tensor | None = None
     """[B, T]"""
-    argmax_ids: Tensor | None = None
-    """[B, T] most likely token."""
-    topk_ids: Tensor | None = None
-    """[B, T, K] the student's most likely tokens, best first."""
     topk_log_probs: Tensor | None = None
-    """[B, T, K] at `topk_ids`; they sum to less than 1."""
-    all_log_probs: Tensor | None = None
-    """[B, T, V]"""
+    """[B, T, K] at the student's most likely tokens, its best first; they sum to less than 1."""
 
 
 @dataclass(frozen=True)
 class LossInputs:
-    """One micro-batch. Rows are padded on the right; `response_mask` says which tokens the policy wrote."""
+    """Response tokens to be learnt, as rows by tokens.
+
+    An algorithm that `couples_tokens` sees whole micro-batches: rows padded on the right, `response_mask` says which
+    tokens the policy wrote. Any other sees them tile by tile, one token in a row (T = 1), so that the logits of a tile
+    can be forgotten before those of the next are made.
+    """
 
     student: TokenDistribution
+    """With gradient."""
     response_mask: Tensor
     """[B, T], 0 or 1."""
     self_distillation_mask: Tensor
@@ -61,7 +61,11 @@ class LossInputs:
     totals: Totals
     """Counts over the whole mini-batch, all ranks."""
     teacher: TokenDistribution | None = None
-    """Meaningful in rows with a target only; None when the micro-batch has no such row."""
+    """Meaningful in rows with a target only; None when there is no such row."""
+    divergence: Tensor | None = None
+    """[B, T] as `Support.divergence` asks, with gradient; meaningful where `teacher` is."""
+    agreement: Tensor | None = None
+    """[B, T] 1 where student and teacher find the same token most likely."""
     old_log_probs: Tensor | None = None
     """[B, T]; None: this is the first update after the rollout, and the student's own detached values serve."""
     rollout_log_probs: Tensor | None = None
@@ -70,6 +74,10 @@ class LossInputs:
     """[B, T]"""
     ref_log_probs: Tensor | None = None
     """[B, T] of the frozen reference."""
+    response_weights: Tensor | None = None
+    """[B, T] what a token's loss counts when all response tokens do; None: rows are whole, the masks say it."""
+    taught_weights: Tensor | None = None
+    """[B, T] the same when only tokens of rows that have a target count."""
 
     @property
     def taught_mask(self) -> Tensor:
@@ -78,13 +86,40 @@ class LossInputs:
 
     def aggregate_response(self, losses: Tensor, actor: ActorConfig) -> Tensor:
         """Reduce [B, T] over all response tokens, as `loss_agg_mode` says."""
-        divisor = actor.loss_scale_factor or self.totals.max_response_length
-        return aggregate(losses, self.response_mask, actor.loss_agg_mode, self.totals.response, divisor)
+        if self.response_weights is not None:
+            return weighted_sum(losses, self.response_weights)
+        return weighted_sum(losses, configured_weights(self.response_mask, self.totals, self.totals.response, actor))
 
     def aggregate_taught(self, losses: Tensor, actor: ActorConfig) -> Tensor:
         """Reduce [B, T] over the response tokens of rows that have a target, as `loss_agg_mode` says."""
-        divisor = actor.loss_scale_factor or self.totals.max_response_length
-        return aggregate(losses, self.taught_mask, actor.loss_agg_mode, self.totals.taught, divisor)
+        if self.taught_weights is not None:
+            return weighted_sum(losses, self.taught_weights)
+        return weighted_sum(losses, configured_weights(self.taught_mask, self.totals, self.totals.taught, actor))
+
+
+def configured_weights(mask: Tensor, totals: Totals, counted: MaskTotals, actor: ActorConfig) -> Tensor:
+    """`token_weights` of a mask [B, T] of whole rows, as the configuration says; `counted`: the totals of that mask."""
+    divisor = actor.loss_scale_factor or totals.max_response_length
+    return token_weights(mask, actor.loss_agg_mode, counted, divisor)
+
+
+@dataclass(frozen=True)
+class ResponseTokens:
+    """The response tokens of a micro-batch, rows one after another without padding ("flat"): M tokens of B rows."""
+
+    ids: Tensor
+    """[M] long."""
+    mask: Tensor
+    """[M] float: 1 where the policy wrote the token."""
+    lengths: tuple[int, ...]
+    """Response tokens of each row: B numbers that add up to M."""
+    is_taught: tuple[bool, ...]
+    """Whether the row has a target: B values."""
+    old_log_probs: Tensor | None = None
+    """[M], as what follows; see `LossInputs`."""
+    rollout_log_probs: Tensor | None = None
+    advantages: Tensor | None = None
+    ref_log_probs: Tensor | None = None
 
 
 class Algorithm(ABC):
@@ -98,6 +133,11 @@ class Algorithm(ABC):
     """Whether rows without a target take part in the loss; if not, their student forward is a waste."""
     needs_old_log_probs: bool = True
     """Whether the loss depends on them when several updates follow one rollout."""
+
+    @property
+    def couples_tokens(self) -> bool:
+        """Whether a token's loss depends on other tokens of its row; the head is then multiplied once more."""
+        return self.algorithm.rollout_correction.rollout_is == "sequence"
 
     def __init__(self, actor: ActorConfig, algorithm: AlgorithmConfig) -> None:
         self.actor = actor

@@ -115,6 +115,10 @@ class Vanilla(_PolicyGradient):
 class GSPO(_PolicyGradient):
     """`loss_mode=gspo`. A mean over sequences by definition: `loss_agg_mode` reaches only the entropy and KL terms."""
 
+    @property
+    def couples_tokens(self) -> bool:
+        return True
+
     def _token_losses(self, inputs: LossInputs, old: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         advantages = require_advantages(inputs)
         return gspo_token_losses(inputs.student.log_probs, old, advantages, inputs.response_mask, self.actor)

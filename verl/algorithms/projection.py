@@ -1,164 +1,127 @@
-"""From hidden states to the loss: the one place that knows logits.
+"""From hidden states to what is learnt from them: the one place that knows logits, and it never holds them.
 
-Forwards return hidden states; here they meet the head (a plain tensor, gathered by the caller). This version holds the
-logits of a whole micro-batch, [B, T, V] in float32; one that streams over tiles of tokens can take its place behind
-the same functions. Hidden state t is the one that predicts response token t.
+Logits over a vocabulary ([M, V]) are the largest tensor of training by far. Here they exist for a tile of tokens at a
+time: multiplied out, read down to a few numbers for each token, and gone (`verl.algorithms.loss_stream` says how the
+gradient still comes about).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from verl.algorithms.base import Algorithm, LossInputs, Support, TokenDistribution
+from verl.algorithms.base import Algorithm, ResponseTokens
+from verl.algorithms.head import Head, HiddenTerm, accumulation_dtype, mixed_logits, prepared
+from verl.algorithms.loss_stream import LossStream, tile_tokens
+from verl.algorithms.softmax_tile import read
 from verl.protocol import Metrics, Totals
-
-
-@dataclass(frozen=True)
-class HiddenTerm:
-    """One summand of the teacher's logits: weight * hidden @ head^T. An EMA teacher has one, a trust region two."""
-
-    weight: float
-    hidden: Tensor
-    """[B, T, H]"""
-    head: Tensor
-    """[V, H]"""
-
-
-def project_student(
-    hidden: Tensor, head: Tensor, response_ids: Tensor, temperature: float, support: Support
-) -> TokenDistribution:
-    """The student's distribution over the support, with gradient; top-k ids are its own.
-
-    Args:
-        hidden: [B, T, H].
-        head: [V, H].
-        response_ids: [B, T], any valid id in the padding.
-        temperature: of the rollout; ValueError unless positive.
-        support: what to compute.
-    """
-    logits = _logits(hidden, head, temperature)
-    ids = None
-    if support.topk is not None:
-        ids = logits.detach().topk(min(support.topk, logits.shape[-1]), dim=-1).indices
-    return _distribution(logits, response_ids, ids, support)
-
-
-@torch.no_grad()
-def project_teacher(
-    terms: Sequence[HiddenTerm],
-    response_ids: Tensor,
-    temperature: float,
-    support: Support,
-    student_topk_ids: Tensor | None,
-) -> TokenDistribution:
-    """The teacher's distribution, without gradient, at the student's top-k ids; logits are mixed before temperature.
-
-    Args:
-        terms: at least one.
-        response_ids: [B, T].
-        temperature: the student's.
-        support: what to compute.
-        student_topk_ids: [B, T, K]; None without top-k.
-    """
-    first, *others = terms
-    logits = first.weight * _logits(first.hidden, first.head, temperature)
-    for term in others:
-        logits += term.weight * _logits(term.hidden, term.head, temperature)
-    return _distribution(logits, response_ids, student_topk_ids, support)
 
 
 def policy_loss(
     algorithm: Algorithm,
     hidden: Tensor,
-    head: Tensor,
-    response_ids: Tensor,
+    head: Head,
+    tokens: ResponseTokens,
     temperature: float,
     teacher_terms: Sequence[HiddenTerm],
-    *,
-    response_mask: Tensor,
-    self_distillation_mask: Tensor,
     totals: Totals,
-    old_log_probs: Tensor | None = None,
-    rollout_log_probs: Tensor | None = None,
-    advantages: Tensor | None = None,
-    ref_log_probs: Tensor | None = None,
+    tokens_per_tile: int | None = None,
 ) -> tuple[Tensor, Metrics]:
     """The algorithm's loss of one micro-batch, from hidden states.
 
     Args:
         algorithm: says what it compares and how.
-        hidden: [B, T, H] of the student, with gradient.
-        head: [V, H] of the student, with gradient.
-        response_ids: [B, T].
-        temperature: of the rollout.
-        teacher_terms: hidden states of the rows with a target only, in order: [number of such rows, T, H]. Empty when
-            the algorithm needs no teacher or no row has a target.
-        response_mask: see `LossInputs`, as all that follow.
+        hidden: [M, H] of the student: what predicts each response token. With gradient.
+        head: of the student; its weight may have a gradient.
+        tokens: the M response tokens.
+        temperature: of the rollout; ValueError unless positive.
+        teacher_terms: hidden states of the tokens of taught rows only, in order. Empty when the algorithm needs no
+            teacher or no row has a target.
+        totals: what the loss is divided by.
+        tokens_per_tile: see `tile_tokens`, which decides otherwise. Changes nothing but time and memory.
+
+    Returns:
+        A scalar with gradient, also if no token counts (the collectives of the backward then still run), and metrics.
     """
-    support = algorithm.support
-    student = project_student(hidden, head, response_ids, temperature, support)
-    teacher = None
-    if teacher_terms:
-        rows = self_distillation_mask.nonzero(as_tuple=True)[0]
-        if len(rows) != teacher_terms[0].hidden.shape[0]:
-            raise ValueError(
-                f"self_distillation_mask marks {len(rows)} rows with a target, but the teacher's hidden states are of"
-                f" {teacher_terms[0].hidden.shape[0]} rows; the teacher runs on exactly the marked rows, in order"
-            )
-        topk_ids = None if student.topk_ids is None else student.topk_ids[rows]
-        taught = project_teacher(teacher_terms, response_ids[rows], temperature, support, topk_ids)
-        teacher = _spread(taught, rows, len(response_ids))
-    inputs = LossInputs(
-        student=student,
-        response_mask=response_mask,
-        self_distillation_mask=self_distillation_mask,
-        totals=totals,
-        teacher=teacher,
-        old_log_probs=old_log_probs,
-        rollout_log_probs=rollout_log_probs,
-        advantages=advantages,
-        ref_log_probs=ref_log_probs,
-    )
-    return algorithm.loss(inputs)
+    _check_temperature(temperature)
+    num_taught = sum(n for n, taught in zip(tokens.lengths, tokens.is_taught, strict=True) if taught)
+    if teacher_terms and teacher_terms[0].hidden.shape[0] != num_taught:
+        raise ValueError(
+            f"the rows with a target have {num_taught} response tokens, but the teacher's hidden states are of"
+            f" {teacher_terms[0].hidden.shape[0]}; the teacher runs on exactly the rows with a target, in order"
+        )
+    with torch.no_grad():
+        stream = LossStream(algorithm, hidden, head, tokens, temperature, teacher_terms, totals, tokens_per_tile)
+        loss, metrics = stream.run_coupled() if algorithm.couples_tokens else stream.run()
+    weight = head.weight
+    return _WithGradients.apply(hidden, weight, loss, stream.hidden_grad(), stream.weight_grad()), metrics
 
 
-def _logits(hidden: Tensor, head: Tensor, temperature: float) -> Tensor:
-    """[B, T, V], in float32 at least: bfloat16 logits are off by several percent in probability."""
+@torch.no_grad()
+def student_log_probs(hidden: Tensor, head: Head, ids: Tensor, temperature: float) -> Tensor:
+    """Log-probs [M] of tokens `ids` [M], in nats, from the hidden states [M, H] that predict them."""
+    return score([HiddenTerm(1.0, hidden, head)], ids, temperature).log_probs
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """What `score` returns; all [M]."""
+
+    log_probs: Tensor
+    is_most_likely: Tensor
+    """Bool: no token is more likely."""
+
+
+@torch.no_grad()
+def score(terms: Sequence[HiddenTerm], ids: Tensor, temperature: float) -> TokenScores:
+    """How likely a model finds tokens.
+
+    Args:
+        terms: the summands of its logits; at least one.
+        ids: [M].
+        temperature: positive, else ValueError.
+    """
+    _check_temperature(temperature)
+    hidden, vocab_size = terms[0].hidden, terms[0].head.weight.shape[0]
+    terms = [replace(term, head=prepared(term.head)) for term in terms]
+    num_buffers = min(len(terms), 2)
+    step = tile_tokens(vocab_size, num_buffers, hidden.device)
+    dtype = accumulation_dtype(hidden.dtype)
+    buffers = [hidden.new_empty(min(step, len(ids)), vocab_size, dtype=dtype) for _ in range(num_buffers)]
+    log_probs = hidden.new_empty(len(ids), dtype=dtype)
+    is_most_likely = torch.empty(len(ids), dtype=torch.bool, device=hidden.device)
+    for start in range(0, len(ids), step):
+        rows = slice(start, min(start + step, len(ids)))
+        first, *spare = (buffer[: rows.stop - start] for buffer in buffers)
+        values = mixed_logits(terms, rows, temperature, first, spare[0] if spare else first)
+        seen, sampled = read(values, needs_entropy=False), values.gather(1, ids[rows, None])
+        log_probs[rows] = seen.log_probs(sampled).squeeze(1)
+        is_most_likely[rows] = sampled.squeeze(1) >= seen.largest
+    return TokenScores(log_probs, is_most_likely)
+
+
+def _check_temperature(temperature: float) -> None:
     if temperature <= 0:
         raise ValueError(f"temperature={temperature}: training needs the positive temperature of the rollouts")
-    dtype = torch.promote_types(hidden.dtype, torch.float32)
-    return hidden.to(dtype) @ head.to(dtype).T / temperature
 
 
-def _distribution(logits: Tensor, response_ids: Tensor, topk_ids: Tensor | None, support: Support) -> TokenDistribution:
-    log_normalizer = logits.logsumexp(dim=-1, keepdim=True)
-    entropy = argmax_ids = None
-    if support.needs_entropy or support.needs_entropy_grad:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and support.needs_entropy_grad):
-            log_probs = logits - log_normalizer
-            entropy = -(log_probs.exp() * log_probs).sum(dim=-1)
-        argmax_ids = logits.argmax(dim=-1)
-    return TokenDistribution(
-        log_probs=(logits.gather(-1, response_ids[..., None]) - log_normalizer).squeeze(-1),
-        entropy=entropy,
-        argmax_ids=argmax_ids,
-        topk_ids=topk_ids,
-        topk_log_probs=None if topk_ids is None else logits.gather(-1, topk_ids) - log_normalizer,
-        all_log_probs=logits - log_normalizer if support.needs_all else None,
-    )
+class _WithGradients(torch.autograd.Function):
+    """A loss whose gradients are there already: the backward only multiplies them, in place, by its own."""
 
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, loss: Tensor, hidden_grad: Tensor, weight_grad: Tensor | None
+    ) -> Tensor:
+        ctx.gradients = (hidden_grad, weight_grad)
+        return loss.clone()
 
-def _spread(taught: TokenDistribution, rows: Tensor, num_rows: int) -> TokenDistribution:
-    """Put the taught rows at their places among all rows. The others hold zeros: finite, and masked."""
-    if len(rows) == num_rows:
-        return taught
-
-    def place(values: Tensor) -> Tensor:
-        return values.new_zeros(num_rows, *values.shape[1:]).index_copy_(0, rows, values)
-
-    computed = {f.name: values for f in fields(taught) if (values := getattr(taught, f.name)) is not None}
-    return TokenDistribution(**{name: place(values) for name, values in computed.items()})
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grad_outputs
+        gradients, ctx.gradients = ctx.gradients, None
+        hidden_grad, weight_grad = (None if value is None else value.mul_(grad) for value in gradients)
+        return hidden_grad, weight_grad, None, None, None

@@ -38,11 +38,16 @@ class SDPO(Algorithm):
         self.needs_old_log_probs = share > 0 or self.config.is_clip is not None or is_corrected
 
     @property
+    def couples_tokens(self) -> bool:
+        return super().couples_tokens or (self.needs_teacher and credit_of(self.config) == "sequence")
+
+    @property
     def support(self) -> Support:
         by_logit = self.needs_teacher and credit_of(self.config) == "logit"
+        is_full = by_logit and self.config.distillation_topk is None
         return Support(
             topk=self.config.distillation_topk if by_logit else None,
-            needs_all=by_logit and self.config.distillation_topk is None,
+            divergence=(self.config.alpha, self.config.normalize_divergence) if is_full else None,
             needs_entropy=True,
             needs_entropy_grad=self.actor.entropy_coeff != 0,
         )
@@ -83,14 +88,15 @@ class SDPO(Algorithm):
             inputs.response_mask,
             self.config,
             old,
-            student_all_log_probs=student.all_log_probs,
-            teacher_all_log_probs=teacher.all_log_probs,
             student_topk_log_probs=student.topk_log_probs,
             teacher_topk_log_probs=teacher.topk_log_probs,
             rollout_is_weights=weights,
+            full_divergence=inputs.divergence,
         )
         metrics = loss_metrics(per_token, inputs.taught_mask, self.config)
         values = _diagnostics(student, teacher)
+        if inputs.agreement is not None:
+            values["self_distillation/argmax_agreement"] = inputs.agreement
         return per_token.losses, metrics | (token_metrics(values, inputs.taught_mask) if values else {})
 
 
@@ -102,6 +108,4 @@ def _diagnostics(student: TokenDistribution, teacher: TokenDistribution) -> dict
             values[f"self_distillation/{name}_entropy"] = model.entropy
         if model.topk_log_probs is not None:
             values[f"self_distillation/topk_mass_{name}"] = model.topk_log_probs.detach().exp().sum(dim=-1)
-    if student.argmax_ids is not None and teacher.argmax_ids is not None:
-        values["self_distillation/argmax_agreement"] = (student.argmax_ids == teacher.argmax_ids).float()
     return values

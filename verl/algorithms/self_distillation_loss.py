@@ -88,21 +88,27 @@ def token_losses(
     student_topk_log_probs: Tensor | None = None,
     teacher_topk_log_probs: Tensor | None = None,
     rollout_is_weights: Tensor | None = None,
+    full_divergence: Tensor | None = None,
 ) -> TokenLosses:
-    """The loss of every response token; arguments as in `compute_self_distillation_loss`."""
+    """The loss of every response token; arguments as in `compute_self_distillation_loss`.
+
+    `full_divergence` [B, T] stands for the two `all_log_probs` when somebody has already compared them: the streamed
+    loss does, so that they need not exist.
+    """
     config = self_distillation_config
     check(config)
     student, teacher = student_log_probs, teacher_log_probs
     if credit_of(config) == "logit":
-        if config.distillation_topk is not None:
+        normalize = _setting(config, "normalize_divergence")
+        if full_divergence is not None:
+            losses = full_divergence
+        elif config.distillation_topk is not None:
             pair = _both("topk_log_probs", student_topk_log_probs, teacher_topk_log_probs, config)
             student_support, teacher_support = (complete(lp, config.distillation_add_tail) for lp in pair)
+            losses = divergence(student_support, teacher_support.detach(), config.alpha, normalize)
         else:
-            student_support, teacher_support = _both(
-                "all_log_probs", student_all_log_probs, teacher_all_log_probs, config
-            )
-        normalize = _setting(config, "normalize_divergence")
-        losses = divergence(student_support, teacher_support.detach(), config.alpha, normalize)
+            pair = _both("all_log_probs", student_all_log_probs, teacher_all_log_probs, config)
+            losses = divergence(pair[0], pair[1].detach(), config.alpha, normalize)
         distance = losses.detach()
     else:
         distance = (student - teacher).detach()

@@ -18,6 +18,10 @@ class SFT(Algorithm):
     needs_old_log_probs = False
 
     @property
+    def couples_tokens(self) -> bool:
+        return False
+
+    @property
     def support(self) -> Support:
         return Support()
 

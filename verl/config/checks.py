@@ -14,7 +14,7 @@ GROUP_ESTIMATORS = {"grpo", "rloo"}
 
 def ppo_problems(config: PPOConfig) -> list[str]:
     """Everything between the parts that is wrong, files apart."""
-    rules = (batch_arithmetic, lengths, credit, reference_use, rollout_correction, engines, validation)
+    rules = (batch_arithmetic, lengths, credit, reference_use, rollout_correction, schedule, engines, validation)
     return [problem for rule in rules for problem in rule(config)] + model_given(
         "actor_rollout_ref.model.path", config.actor_rollout_ref.model.path
     )
@@ -144,6 +144,17 @@ def rollout_correction(config: PPOConfig) -> list[str]:
     if config.actor_rollout_ref.rollout.calculate_log_probs:
         return []
     return [f"{key}: needs the engine's log-probs; set {ROLLOUT}.calculate_log_probs=True" for key in wanted]
+
+
+def schedule(config: PPOConfig) -> list[str]:
+    """Responses that are behind the weights are not learnt from as if they were not."""
+    correction, name = config.algorithm.rollout_correction, config.trainer.rollout_schedule
+    if name == "on_policy" or correction.rollout_is or correction.bypass_mode:
+        return []
+    return [
+        f"trainer.rollout_schedule={name}: responses are one update behind the weights, which must be corrected; set"
+        f" algorithm.rollout_correction.rollout_is=token (and {ROLLOUT}.calculate_log_probs=True)"
+    ]
 
 
 def engines(config: PPOConfig) -> list[str]:

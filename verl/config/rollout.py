@@ -35,8 +35,8 @@ class EngineKwargsConfig(Node):
 class WeightSyncConfig(Node):
     """`...rollout.weight_sync.*`: how new weights reach the engines, and how that is checked."""
 
-    bucket_bytes: Positive = 2 * 1024**3
-    """Most bytes gathered and sent at a time."""
+    bucket_bytes: Positive = 32 * 1024**2
+    """Most bytes gathered and sent at a time. Small: engines load one bucket while the next is on its way."""
     probe_tokens: Positive = 64
     """Length of the fixed token sequence whose log-probs engine and trainer must agree on."""
     max_log_prob_gap: Annotated[float, Range(above=0)] | None = None

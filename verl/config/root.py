@@ -116,6 +116,12 @@ class TrainerConfig(Node):
     nnodes: Positive = 1
     n_gpus_per_node: Positive = 8
     """FSDP ranks on each node; without a GPU they are processes on the CPU."""
+    rollout_schedule: Literal["on_policy", "one_step_off"] = "on_policy"
+    """When a step's responses are written. `on_policy`: with the newest weights, before the update. `one_step_off`:
+    while the step before updates, so with weights that are one step behind; the gap is mended by
+    `algorithm.rollout_correction`, which must be set. A checkpoint does not hold the responses written ahead: a
+    resumed run takes the same prompts and seeds, none twice and none left out, but writes its first batch with the
+    weights of the checkpoint. So it is not the uninterrupted run bit for bit, as it is with `on_policy`."""
     seed: int = 1
     """Seed of data order, sampling and model."""
     val_before_train: bool = True

@@ -6,6 +6,7 @@ what the uninterrupted one would have drawn.
 
 from __future__ import annotations
 
+import copy
 import random
 from typing import Any
 
@@ -45,6 +46,10 @@ class StatefulSampler:
         start = self._position
         self._position += self.batch_size
         return self._order[start : self._position]
+
+    def peek_batch(self) -> list[int]:
+        """What `next_batch` will give; nothing moves."""
+        return copy.copy(self).next_batch()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the sampler stands, as plain numbers."""

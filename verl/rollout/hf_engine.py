@@ -162,14 +162,14 @@ def sample(
     )
     scores = logits / temperature[:, None]
     for row, (sampling, greedy) in enumerate(zip(samplings, is_greedy, strict=True)):
-        if not greedy:
+        if not greedy and (sampling.top_k > 0 or sampling.top_p < 1):
             scores[row] = truncate(scores[row], sampling.top_k, sampling.top_p)
     log_probs = scores.log_softmax(-1)
-    noise = torch.zeros_like(log_probs)
-    for row, (generator, greedy) in enumerate(zip(generators, is_greedy, strict=True)):
+    draws = torch.ones_like(log_probs)  # exponential; their logarithm is Gumbel noise with the sign turned
+    for draw, generator, greedy in zip(draws.unbind(), generators, is_greedy, strict=True):
         if not greedy:
-            noise[row].exponential_(generator=generator).log_().neg_()
-    tokens = (log_probs + noise).argmax(-1)
+            draw.exponential_(generator=generator)
+    tokens = (log_probs - draws.log_()).argmax(-1)
     return tokens, log_probs.gather(-1, tokens[:, None]).squeeze(-1)
 
 

@@ -110,7 +110,7 @@ class VllmEngine:
         from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind
 
-        params = SamplingParams(detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **sampling)
+        params = SamplingParams(skip_clone=True, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **sampling)
         return self._engine.add_request(name, tokens_input(list(token_ids)), params)
 
     def _sampling(self, request: Request) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 A chain of plain functions from text to text, so that every stage can be read and tested without a model: choose what is
 shown (`sections`), render the messages, fit them to length (`truncation`), count. Tokenising is passed in as a
-function: it must be the one that made the student's prompts. Reference: arXiv 2601.20802.
+function: it must be the one that made the student's prompts. All but the counting needs no more than a group of
+siblings, so it is done for each group as soon as that is scored. Reference: arXiv 2601.20802.
 """
 
 from __future__ import annotations
@@ -32,6 +33,19 @@ Encode = Callable[[list[Message]], list[int]]
 
 
 @dataclass(frozen=True)
+class Reprompt:
+    """The teacher's prompt of one sample."""
+
+    messages: list[Message]
+    """The teacher's conversation; the original one where the sample has no target."""
+    token_ids: list[int]
+    """Empty where the sample has no target, or none that fits."""
+    sections: Sections
+    """What was chosen to be shown, before any shortening."""
+    is_shortened: bool = False
+
+
+@dataclass(frozen=True)
 class Reprompts:
     """The teacher's prompts of a rollout batch, in its order."""
 
@@ -48,10 +62,17 @@ class Reprompts:
 
 
 def build_reprompts(samples: Sequence[Sample], config: SelfDistillationConfig, encode: Encode, seed: int) -> Reprompts:
+    """`write_reprompts` and `count_reprompts` of a whole rollout batch."""
+    return count_reprompts(samples, write_reprompts(samples, config, encode, seed), config)
+
+
+def write_reprompts(
+    samples: Sequence[Sample], config: SelfDistillationConfig, encode: Encode, seed: int
+) -> list[Reprompt]:
     """Make the teacher's prompt of every sample that has a demonstration or feedback.
 
     Args:
-        samples: the scored rollout batch.
+        samples: scored, of one group or several; all samples of a uid must be there, in the order of their requests.
         config: selection rules, templates, `max_reprompt_len`.
         encode: chat to token ids, with the generation prompt.
         seed: of this step; used by `demonstration_choice=random`.
@@ -60,11 +81,17 @@ def build_reprompts(samples: Sequence[Sample], config: SelfDistillationConfig, e
         ValueError: with `reprompt_truncation=error`, when a prompt is longer than `max_reprompt_len`.
     """
     sections = choose_sections(samples, config, seed)
-    prompts = [_fit_sample(i, samples[i], sections[i], config, encode) for i in range(len(samples))]
+    return [_fit_sample(sample, shown, config, encode) for sample, shown in zip(samples, sections, strict=True)]
+
+
+def count_reprompts(
+    samples: Sequence[Sample], reprompts: Sequence[Reprompt], config: SelfDistillationConfig
+) -> Reprompts:
+    """Put the reprompts of a whole rollout batch, one for each sample, together with their metrics."""
     return Reprompts(
-        teacher_prompt_ids=[prompt.token_ids for prompt in prompts],
-        messages=[prompt.messages for prompt in prompts],
-        metrics=_metrics(samples, sections, prompts, config),
+        teacher_prompt_ids=[reprompt.token_ids for reprompt in reprompts],
+        messages=[reprompt.messages for reprompt in reprompts],
+        metrics=_metrics(samples, reprompts, config),
     )
 
 
@@ -118,20 +145,11 @@ def _read(key: str, template: str) -> str:
     return text
 
 
-@dataclass(frozen=True)
-class _Prompt:
-    messages: list[Message]
-    token_ids: list[int]
-    is_shortened: bool = False
-
-
-def _fit_sample(
-    index: int, sample: Sample, sections: Sections, config: SelfDistillationConfig, encode: Encode
-) -> _Prompt:
+def _fit_sample(sample: Sample, sections: Sections, config: SelfDistillationConfig, encode: Encode) -> Reprompt:
     """Render and fit one sample; without token ids when it has no target, or none that fits."""
     messages = sample.prompt.messages
     if not sections.has_target:
-        return _Prompt(messages, [])
+        return Reprompt(messages, [], sections)
     names = [name for name in ("demonstration", "feedback") if getattr(sections, name) is not None]
     if sections.attempt is not None and _templates_of(config).uses_attempt:
         names.append("attempt")
@@ -145,33 +163,34 @@ def _fit_sample(
         token_ids = encode(render(texts))
         if len(token_ids) > limit:
             raise ValueError(
-                f"sample {index} (uid {sample.uid}, prompt {sample.prompt.index}): its teacher prompt has"
+                f"response {sample.rollout.request_id} (prompt {sample.prompt.index}): its teacher prompt has"
                 f" {len(token_ids)} tokens, max_reprompt_len={limit}. Raise the limit, or set"
                 " reprompt_truncation=right or left to shorten the texts put into it."
             )
-        return _Prompt(render(texts), token_ids)
+        return Reprompt(render(texts), token_ids, sections)
     fitted = fit(texts, lambda kept: encode(render(kept)), limit, config.reprompt_truncation)
     if fitted is None:
-        return _Prompt(messages, [])
-    return _Prompt(render(fitted.texts), fitted.token_ids, fitted.is_shortened)
+        return Reprompt(messages, [], sections)
+    return Reprompt(render(fitted.texts), fitted.token_ids, sections, fitted.is_shortened)
 
 
 def _metrics(
-    samples: Sequence[Sample], sections: Sequence[Sections], prompts: Sequence[_Prompt], config: SelfDistillationConfig
+    samples: Sequence[Sample], reprompts: Sequence[Reprompt], config: SelfDistillationConfig
 ) -> dict[str, float]:
     """Shares of groups and samples; the lengths are left out when there is no teacher prompt."""
     groups = {sample.uid for sample in samples}
     successes = successes_by_uid(samples, config.success_reward_threshold)
-    lengths = [len(prompt.token_ids) for prompt in prompts if prompt.token_ids]
+    sections = [reprompt.sections for reprompt in reprompts]
+    lengths = [len(reprompt.token_ids) for reprompt in reprompts if reprompt.token_ids]
     num_samples = max(len(samples), 1)
-    dropped = sum(s.has_target and not p.token_ids for s, p in zip(sections, prompts, strict=True))
+    dropped = sum(reprompt.sections.has_target and not reprompt.token_ids for reprompt in reprompts)
     metrics = {
         "success_group_fraction": len(successes) / max(len(groups), 1),
         "success_sample_fraction": sum(s.demonstration is not None for s in sections) / num_samples,
         "feedback_available_fraction": sum(f is not None for f in collect_feedback(samples, config)) / num_samples,
         "feedback_used_fraction": sum(s.feedback is not None for s in sections) / num_samples,
         "reprompt_sample_fraction": len(lengths) / num_samples,
-        "reprompt_truncated_fraction": sum(prompt.is_shortened for prompt in prompts) / num_samples,
+        "reprompt_truncated_fraction": sum(reprompt.is_shortened for reprompt in reprompts) / num_samples,
         "reprompt_dropped_fraction": dropped / num_samples,
     }
     if lengths:

@@ -1,14 +1,14 @@
 """Choose what the teacher of each sample is shown: a sibling's success, the environment's feedback, its own attempt.
 
-Plain functions on scored samples. Groups are keyed by uid, so the order of the batch only decides which success comes
-first.
+Plain functions on scored samples. Groups are keyed by uid, and nothing looks beyond a group: the samples of a step can
+be given all together, or group by group as they are scored, and the choices are the same.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ class Sections:
 
 
 def choose_sections(samples: Sequence[Sample], config: SelfDistillationConfig, seed: int) -> list[Sections]:
-    """What the teacher of each sample is shown, before any shortening."""
+    """What the teacher of each sample is shown, before any shortening. Groups must be complete."""
     feedback = collect_feedback(samples, config)
     successes = successes_by_uid(samples, config.success_reward_threshold)
     texts = [
@@ -41,8 +41,11 @@ def choose_sections(samples: Sequence[Sample], config: SelfDistillationConfig, s
         for sample in samples
     ]
     chosen: list[Sections] = []
+    num_seen: Counter[str] = Counter()
     for index, sample in enumerate(samples):
-        shown = choose_demonstration(index, successes.get(sample.uid, []), texts, config, seed)
+        draw = f"{seed}/{sample.uid}/{num_seen[sample.uid]}"
+        num_seen[sample.uid] += 1
+        shown = choose_demonstration(index, successes.get(sample.uid, []), texts, config, draw)
         has_room = shown is None or not config.environment_feedback_only_without_solution
         is_failure = sample.reward.score < config.success_reward_threshold
         chosen.append(
@@ -77,7 +80,7 @@ def remove_thinking(text: str) -> str:
 
 
 def choose_demonstration(
-    index: int, successes: Sequence[int], texts: Sequence[str], config: SelfDistillationConfig, seed: int
+    index: int, successes: Sequence[int], texts: Sequence[str], config: SelfDistillationConfig, draw: str
 ) -> int | None:
     """Position of the success that sample `index` is shown; None when its group has no (other) success.
 
@@ -86,13 +89,13 @@ def choose_demonstration(
         successes: positions of its group's successes, in batch order.
         texts: demonstration text of every sample (`shortest` counts its characters).
         config: `demonstration_choice` and `dont_reprompt_on_self_success`.
-        seed: of the step; with `random`, seed and position alone decide.
+        draw: seed of the choice with `random`: the step's seed, the uid and the sample's place in its group.
     """
     candidates = [i for i in successes if not (config.dont_reprompt_on_self_success and i == index)]
     if not candidates:
         return None
     if config.demonstration_choice == "random":
-        return random.Random(f"{seed}/{index}").choice(candidates)
+        return random.Random(draw).choice(candidates)
     if config.demonstration_choice == "shortest":
         return min(candidates, key=lambda i: len(texts[i]))
     return candidates[0]

@@ -88,6 +88,8 @@ def step_line(metrics: Mapping[str, float], step: int, total_steps: int | None) 
             line.append(f"  {label} ", style="not bold dim").append(
                 f"{metrics[name]:{form}}".ljust(5), style="not bold"
             )
+    if stale := metrics.get("training/rollout_staleness"):
+        line.append("  stale ", style="not bold dim").append(f"{stale:g}", style="not bold")
     found = [(match, value) for name, value in metrics.items() if (match := VALIDATION.fullmatch(name))]
     for match, value in found:
         source = f"{match['source']} " if len(found) > 1 else ""

@@ -102,7 +102,8 @@ def error_metrics(samples: Sequence[Sample]) -> dict[str, float]:
 def rollout_gap_metrics(rows: Sequence[Row]) -> dict[str, float]:
     """`training/rollout_probs_diff_{mean,max}`: |p_engine - p_trainer| of the sampled tokens.
 
-    A mean below 0.005 is healthy, above 0.01 it is a sign of a wrong weight sync or precision.
+    A mean below 0.005 is healthy on policy, above 0.01 it is a sign of a wrong weight sync or precision. With responses
+    that are behind the weights (`trainer.rollout_schedule`) it grows with the learning rate.
     """
     gaps = [
         abs(math.exp(engine) - math.exp(trainer))
@@ -115,6 +116,15 @@ def rollout_gap_metrics(rows: Sequence[Row]) -> dict[str, float]:
         return {}
     name = "training/rollout_probs_diff"
     return {f"{name}_mean": sum(gaps) / len(gaps), f"{name}_max": max(gaps)}
+
+
+def staleness_metrics(samples: Sequence[Sample], number: int) -> dict[str, float]:
+    """`training/rollout_staleness`: updates between the weights that wrote a response and those that step `number`
+    starts from (version `number` - 1), mean over responses; 0 on policy."""
+    if not samples:
+        return {}
+    behind = [number - 1 - sample.rollout.weight_version for sample in samples]
+    return {"training/rollout_staleness": sum(behind) / len(behind)}
 
 
 def seqlen_metrics(lengths: Sequence[int], rank_loads: Sequence[int]) -> dict[str, float]:

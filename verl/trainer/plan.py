@@ -17,6 +17,10 @@ from verl.config.root import TrainerConfig
 from verl.trainer.memory import estimate, find_shape, gpu_memory, human, micro_batch
 
 Lines = list[tuple[str, str]]
+SCHEDULES = {
+    "on_policy": "written before the update, with the newest weights",
+    "one_step_off": "written while the step before updates, with weights one update behind",
+}
 
 
 def print_ppo_plan(config: PPOConfig, missing: list[str]) -> None:
@@ -163,6 +167,7 @@ def step_lines(config: PPOConfig) -> Lines:
         ("each rank", f"about {per_update / ranks:g} rollouts of an update, in micro-batches of {cut}"),
         ("training prompts", f"{_unknown(train_rows)}; steps in an epoch: {_unknown(per_epoch)}"),
         ("steps", f"{_unknown(steps)}{total}"),
+        ("responses", SCHEDULES[config.trainer.rollout_schedule]),
         ("validation", validation_text(config)),
     ]
 

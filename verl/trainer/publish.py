@@ -46,6 +46,8 @@ class Publisher:
         """
         self.rollouts.begin_sync(version)
         sent = self.actor.publish_weights(version, [self.rollouts.receiver], self.bucket_bytes)
+        trainer_log_probs = self.actor.start("probe_log_probs", self.probe)  # while the engines still load
         reports = self.rollouts.finish_sync(sent)
-        gap = self.rollouts.verify(self.probe, self.actor.probe_log_probs(self.probe), self.threshold)
+        engine_log_probs = self.rollouts.probe(self.probe)
+        gap = self.rollouts.verify(engine_log_probs, trainer_log_probs.result(), self.threshold)
         return {"rollout/probe_log_prob_gap": gap, "rollout/weight_bytes": float(reports[0].num_bytes)}

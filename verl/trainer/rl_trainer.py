@@ -1,21 +1,23 @@
 """The reinforcement-learning loop: one step on one page.
 
-    prompts -> sample and score -> reprompt -> assemble -> update -> publish -> listeners
+    prompts -> sample, score and reprompt -> assemble -> update -> publish -> listeners
 
 Consumes a validated `PPOConfig`, waits for the roles (Ray workers) once per phase, produces a run folder. What an
-algorithm needs (a teacher, advantages, old log-probs) it declares itself; nothing here asks for its name.
+algorithm needs (a teacher, advantages, old log-probs) it declares itself; nothing here asks for its name. Whether the
+next step's responses are written during the update is the schedule's business.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import dataclass, replace
 
 from verl.config import PPOConfig
 from verl.protocol import Row, mean_metrics
 from verl.registry import ALGORITHMS
-from verl.self_distillation.reprompt import build_reprompts
+from verl.self_distillation.reprompt import Reprompt, count_reprompts, write_reprompts
 from verl.trainer.assemble import add_advantages, cut_updates, make_rows, spread, updates_per_batch
-from verl.trainer.batch_metrics import Timer, batch_metrics, perf_metrics
+from verl.trainer.batch_metrics import Timer, batch_metrics, perf_metrics, staleness_metrics
 from verl.trainer.checkpointing import RunCheckpoints
 from verl.trainer.listeners import Listener, RolloutDump, SaveCheckpoints, Step, Track, Validation
 from verl.trainer.publish import Publisher
@@ -23,6 +25,7 @@ from verl.trainer.roles import Roles, ray_roles
 from verl.trainer.run import recorded_run
 from verl.trainer.run_data import RunData, load_run_data
 from verl.trainer.sampling import derive_seed, sample_and_score
+from verl.trainer.schedule import OneStepOff, OnPolicy, Schedule
 from verl.types import Sample, Sampling
 
 
@@ -54,6 +57,15 @@ def train(config: PPOConfig) -> None:
         trainer.fit()
 
 
+@dataclass(frozen=True)
+class Batch:
+    """A step's responses."""
+
+    samples: list[Sample]
+    reprompts: list[Reprompt] | None
+    """One for each sample; None when the algorithm has no teacher."""
+
+
 class RLTrainer:
     """Drives the roles through the steps of one run.
 
@@ -80,20 +92,31 @@ class RLTrainer:
         start.metrics |= self.publisher.publish(version=self.step)
         for listener in self.listeners:
             listener.before_first(start)
-        while self.step < self.data.total_steps and not self.config.trainer.val_only:
-            self.step += 1
-            finished = self.train_step(self.step)
-            for listener in self.listeners:
-                listener.after(finished)
+        with closing(self.make_schedule()) as schedule:
+            while self.step < self.data.total_steps and not self.config.trainer.val_only:
+                self.step += 1
+                finished = self.train_step(self.step, schedule)
+                for listener in self.listeners:
+                    listener.after(finished)
 
-    def train_step(self, number: int) -> Step:
+    def make_schedule(self) -> Schedule[Batch]:
+        """What `trainer.rollout_schedule` names."""
+        if self.config.trainer.rollout_schedule == "on_policy":
+            return OnPolicy(self.sample)
+        return OneStepOff(self.sample, abandon=self.roles.stop_rollouts)
+
+    def train_step(self, number: int, schedule: Schedule[Batch]) -> Step:
         """One step: everything from prompts to published weights."""
         timer = Timer()
         with timer("step"):
             with timer("gen"):
-                samples = self.sample(number)
+                batch = schedule.take(number)
+            samples = batch.samples
+            self.data.advance()
+            if number < self.data.total_steps:
+                schedule.begin_next(number + 1)
             with timer("reprompt"):
-                rows, reprompt_metrics = self.reprompt(samples, number)
+                rows, reprompt_metrics = self.make_rows(batch)
             with timer("old_log_prob"):
                 rows = self.add_log_probs(rows)
             if self.algorithm.needs_advantages:
@@ -101,36 +124,48 @@ class RLTrainer:
                     rows = add_advantages(rows, samples, self.config)
             with timer("update_actor"):
                 update_metrics = self.update(rows, number)
+            with timer("gen"):
+                schedule.settle()
             with timer("update_weights"):
                 sync_metrics = self.publisher.publish(version=number)
         metrics = batch_metrics(samples, rows, self.config.data) | reprompt_metrics | update_metrics | sync_metrics
+        metrics |= staleness_metrics(samples, number)
         metrics |= {"training/global_step": number, "training/epoch": self.data.sampler.epoch}
         num_response_tokens = sum(len(row.response_ids) for row in rows)
         num_tokens = sum(row.num_tokens for row in rows)
         metrics |= perf_metrics(num_tokens, num_response_tokens, timer.seconds, self.roles.actor.world_size)
         return Step(number, metrics, timer, samples, rows)
 
-    def sample(self, number: int) -> list[Sample]:
-        """Draw the step's prompts, write `rollout.n` responses to each and score them."""
-        rollout = self.config.actor_rollout_ref.rollout
-        return sample_and_score(
+    def sample(self, number: int) -> Batch:
+        """Write and score `rollout.n` responses to each of the next prompts; reprompt each group once it is scored."""
+        rollout, seed = self.config.actor_rollout_ref.rollout, self.config.trainer.seed
+        settings = self.config.actor_rollout_ref.actor.self_distillation
+        written: dict[int, Reprompt] = {}
+
+        def reprompt(group: list[Sample]) -> None:
+            made = write_reprompts(group, settings, self.data.encode, derive_seed(seed, number, "reprompt"))
+            written.update(zip((sample.rollout.request_id for sample in group), made, strict=True))
+
+        samples = sample_and_score(
             prompts=self.data.next_prompts(),
             n=rollout.n,
             sampling=Sampling(rollout.temperature, rollout.top_p, rollout.top_k, self.config.data.max_response_length),
-            seed=derive_seed(self.config.trainer.seed, number),
+            seed=derive_seed(seed, number),
             rollouts=self.roles.rollouts,
             rewards=self.roles.rewards,
             decode=self.data.decode,
+            on_group=reprompt if self.algorithm.needs_teacher else None,
         )
+        reprompts = [written[sample.rollout.request_id] for sample in samples] if written else None
+        return Batch(samples, reprompts)
 
-    def reprompt(self, samples: list[Sample], number: int) -> tuple[list[Row], dict[str, float]]:
-        """Write the teacher's prompts, if the algorithm has a teacher."""
-        if not self.algorithm.needs_teacher:
-            return make_rows(samples, None), {}
+    def make_rows(self, batch: Batch) -> tuple[list[Row], dict[str, float]]:
+        """Rows of the batch with the teacher's prompts, and metrics of these."""
+        if batch.reprompts is None:
+            return make_rows(batch.samples, None), {}
         settings = self.config.actor_rollout_ref.actor.self_distillation
-        seed = derive_seed(self.config.trainer.seed, number, "reprompt")
-        reprompts = build_reprompts(samples, settings, self.data.encode, seed)
-        return make_rows(samples, reprompts.teacher_prompt_ids), reprompts.metrics
+        reprompts = count_reprompts(batch.samples, batch.reprompts, settings)
+        return make_rows(batch.samples, reprompts.teacher_prompt_ids), reprompts.metrics
 
     def add_log_probs(self, rows: list[Row]) -> list[Row]:
         """Add old and reference log-probs where something will use them.

@@ -41,6 +41,11 @@ class Roles:
     spec: EngineSpec
     """What the engines were started with."""
 
+    def stop_rollouts(self) -> None:
+        """End engines and reward workers in the middle of their work; who waits for them gets an error."""
+        self.rollouts.shutdown()
+        self.rewards.shutdown()
+
 
 @contextmanager
 def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Iterator[Roles]:

@@ -27,8 +27,12 @@ class RunData:
     """Of the training prompts: a checkpoint goes on only with the same ones."""
 
     def next_prompts(self) -> list[Prompt]:
-        """The prompts of the next step."""
-        return [self.train[index] for index in self.sampler.next_batch()]
+        """The prompts of the next step; the same ones until `advance`."""
+        return [self.train[index] for index in self.sampler.peek_batch()]
+
+    def advance(self) -> None:
+        """The prompts of the next step are being trained on: go on behind them."""
+        self.sampler.next_batch()
 
     def encode(self, messages: list[Message]) -> list[int]:
         """Token ids of a chat with the generation prompt: one way for student and teacher."""

@@ -1,15 +1,16 @@
 """From prompts to scored samples: the part of a step that training and validation share.
 
-A response is decoded and sent to the reward workers when it ends, while the others are still being written. Every
-response has a seed of its own, derived from where it stands in the run, so a resumed run draws the same responses.
+A response is decoded and sent to the reward workers when it ends, while the others are still being written, and a group
+is handed on when all of it is scored. Every response has a seed of its own, derived from where it stands in the run, so
+a resumed run draws the same responses.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from verl.types import Prompt, Request, Rollout, Sample, Sampling
+from verl.types import Prompt, Request, Reward, Rollout, Sample, Sampling
 from verl.workers.reward import RewardPool, ScoreItem
 from verl.workers.rollout import RolloutPool
 
@@ -42,36 +43,40 @@ def sample_and_score(
     rollouts: RolloutPool,
     rewards: RewardPool,
     decode: Callable[[list[int]], str],
+    on_group: Callable[[list[Sample]], None] | None = None,
 ) -> list[Sample]:
     """Write and score `n` responses for each prompt.
 
     Args:
         seed: of this call; the same seed and prompts give the same requests.
         decode: token ids to text without special tokens.
+        on_group: called with the samples of a prompt, in order of requests, as soon as all of them are scored.
 
     Returns:
         One sample for each request, in order of requests: the copies of a prompt are adjacent and share a uid.
     """
-    requests = make_requests(prompts, n, sampling, seed)
-    done: dict[int, tuple[Rollout, str]] = {}
-    for finished in rollouts.generate(requests):
+    texts: dict[int, tuple[Rollout, str]] = {}
+    samples: dict[int, Sample] = {}
+
+    def take(scored: Iterable[tuple[int, Reward]]) -> None:
+        for request_id, reward in scored:
+            group = request_id // n
+            rollout, text = texts[request_id]
+            samples[request_id] = Sample(str(group), prompts[group], rollout, text, reward)
+            siblings = range(group * n, group * n + n)
+            if on_group is not None and all(sibling in samples for sibling in siblings):
+                on_group([samples[sibling] for sibling in siblings])
+
+    for finished in rollouts.generate(make_requests(prompts, n, sampling, seed)):
         items: list[ScoreItem] = []
         for rollout in finished:
             text = decode(rollout.response_ids)
-            done[rollout.request_id] = (rollout, text)
+            texts[rollout.request_id] = (rollout, text)
             items.append(_reward_item(prompts[rollout.request_id // n], rollout, text))
         rewards.submit(items)
-    scored = dict(rewards.results())
-    return [
-        Sample(
-            uid=str(request.request_id // n),
-            prompt=prompts[request.request_id // n],
-            rollout=done[request.request_id][0],
-            response_text=done[request.request_id][1],
-            reward=scored[request.request_id],
-        )
-        for request in requests
-    ]
+        take(rewards.finished())
+    take(rewards.results())
+    return [samples[request_id] for request_id in sorted(samples)]
 
 
 def _reward_item(prompt: Prompt, rollout: Rollout, text: str) -> ScoreItem:

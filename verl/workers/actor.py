@@ -30,7 +30,7 @@ from verl.registry import ALGORITHMS
 from verl.single_controller.dispatch import Arguments, Results, dispatch
 from verl.single_controller.group import Receiver
 from verl.single_controller.worker import Worker
-from verl.weights import buckets, digest
+from verl.weights import buckets, send
 from verl.workers.process_group import Place, join, leave
 from verl.workers.ref import RefWorker
 from verl.workers.training_state import load_training_state, save_training_state
@@ -209,24 +209,29 @@ class ActorWorker(Worker):
             for _ in weights:  # gathering is a collective
                 pass
             return []
-        digests: list[str] = []
-        for bucket in buckets(weights, bucket_bytes):
-            digests.append(digest(bucket))
-            for receiver in receivers:
-                receiver.send_all(bucket)
+        digests = send(buckets(weights, bucket_bytes), receivers)
         logger.info("Weights %d sent in %d buckets.", version, len(digests))
         return digests
 
     @dispatch(results=Results.RANK_ZERO)
     def probe_log_probs(self, token_ids: Sequence[int]) -> list[float]:
-        """log p(token[i] | tokens before it) for i = 1..n-1 at temperature 1, in nats: syncs are checked against it."""
+        """log p(token[i] | tokens before it) for i = 1..n-1 at temperature 1, in nats: syncs are checked against it.
+
+        One thread: engines on the same machine are still loading, and threads that meet after every operation crawl
+        once there are more of them than cores (each wait may cost the scheduler's slice, some milliseconds).
+        """
         ids = list(token_ids)
         row = Row(prompt_ids=ids[:1], response_ids=ids[1:], response_mask=[1] * (len(ids) - 1))
         sequences = collate([row], self.place.device)
-        return self.model.evaluate(
-            sequences,
-            lambda hidden, head: project_student(hidden, head, sequences.response_ids, 1.0, Support()).log_probs[0],
-        ).tolist()
+        num_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self.model.evaluate(
+                sequences,
+                lambda hidden, head: project_student(hidden, head, sequences.response_ids, 1.0, Support()).log_probs[0],
+            ).tolist()
+        finally:
+            torch.set_num_threads(num_threads)
 
     @dispatch()
     def save_checkpoint(self, path: str) -> None:

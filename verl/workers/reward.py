@@ -2,13 +2,17 @@
 
 Scorers are the part of a run that strangers write and hostile text drives, so they raise, hang and die. A hanging one
 cannot be ended from within its process: a thread cannot be killed, and native code does not look at signals. So the
-pool gives each worker one response at a time, knows therefore which response a death or a delay is to be charged to,
-and ends and replaces that worker alone. The response gets score 0 and the reason; those that wait do not notice.
+pool ends and replaces that worker alone. The response gets score 0 and the reason; those that wait do not notice.
+
+A call costs a worker more than a quick verdict does, so a worker is given as many responses as it scores in
+`CALL_SECONDS`: one of those that run programs, dozens of those that are compared with a word. When a call with several
+fails, nobody knows which of them it was; they are scored again one by one, and so is everything after them.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import math
 import os
 import re
 import sys
@@ -26,6 +30,10 @@ from verl.rewards import code_runner
 from verl.single_controller import Pending, Worker, WorkerDied, WorkerError, WorkerGroup, dispatch
 from verl.types import Reward
 
+CALL_SECONDS = 0.05
+"""A worker begins no further response of a call after this time."""
+MOST_IN_A_CALL = 64
+
 
 @dataclass(frozen=True)
 class ScoreItem:
@@ -37,6 +45,15 @@ class ScoreItem:
     """The response as text."""
     ground_truth: Any
     extra_info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a worker got done in one call."""
+
+    rewards: list[Reward]
+    """Of the first items, at least one of them."""
+    seconds: float
 
 
 class RewardErrors(RuntimeError):
@@ -66,13 +83,24 @@ class RewardWorker(Worker):
             self._compute_score = rewards.load_custom(custom.path, custom.name, custom.reward_kwargs)
 
     @dispatch()
-    def score(self, item: ScoreItem) -> Reward:
-        """Score one response. A scorer's exception gives score 0 and its traceback in `Reward.error`.
+    def score(self, items: Sequence[ScoreItem]) -> Scored:
+        """Score the first of the responses, and further ones until `CALL_SECONDS` have passed.
 
-        A scorer that is overdue leaves a note of where it is in this process's log.
+        A scorer's exception gives score 0 and its traceback in `Reward.error`. A scorer that is overdue leaves a note
+        of where it is in this process's log.
         """
-        policy = {rewards.MAY_REVEAL_ANSWER: self._config.feedback_may_reveal_answer}
+        begin = time.monotonic()
+        done: list[Reward] = []
         faulthandler.dump_traceback_later(self._config.timeout, file=sys.__stderr__ or sys.stderr)
+        try:
+            while len(done) < len(items) and (not done or time.monotonic() - begin < CALL_SECONDS):
+                done.append(self._score_one(items[len(done)]))
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        return Scored(done, time.monotonic() - begin)
+
+    def _score_one(self, item: ScoreItem) -> Reward:
+        policy = {rewards.MAY_REVEAL_ANSWER: self._config.feedback_may_reveal_answer}
         try:
             return rewards.score_to_reward(
                 self._compute_score(
@@ -84,8 +112,6 @@ class RewardWorker(Worker):
             )
         except (Exception, SystemExit):
             return _failed(traceback.format_exc())
-        finally:
-            faulthandler.cancel_dump_traceback_later()
 
     def close(self) -> None:
         code_runner.close()
@@ -93,9 +119,9 @@ class RewardWorker(Worker):
 
 @dataclass(frozen=True)
 class _Running:
-    """A response that a worker is busy with."""
+    """The responses that a worker is busy with."""
 
-    item: ScoreItem
+    items: list[ScoreItem]
     pending: Pending
     deadline: float
     """On the monotonic clock."""
@@ -118,6 +144,10 @@ class RewardPool:
         self.num_errors = 0
         """Responses whose scorer failed, since the pool was made."""
         self._waiting: deque[ScoreItem] = deque()
+        self._seconds_each = CALL_SECONDS
+        """What a response took in the last call."""
+        self._is_careful = False
+        """One response in a call: set for good when a call with several has failed."""
         self._running: dict[int, _Running] = {}
         self._starting: dict[int, Pending] = {}
         """New workers in place of ended ones, by rank."""
@@ -133,6 +163,13 @@ class RewardPool:
         self._num_submitted += len(items)
         self._advance()
 
+    def finished(self) -> list[tuple[int, Reward]]:
+        """(request id, reward) of what is finished and not yet given out; does not wait."""
+        self._advance()
+        found = list(self._finished)
+        self._finished.clear()
+        return found
+
     def results(self) -> Iterator[tuple[int, Reward]]:
         """(request id, reward) of everything submitted and not yet given out, as it is finished.
 
@@ -141,10 +178,9 @@ class RewardPool:
             WorkerError: a worker cannot be started anew.
         """
         while True:
-            self._advance()
+            found = self.finished()
             self._check_errors()
-            while self._finished:
-                yield self._finished.popleft()
+            yield from found
             pendings = [running.pending for running in self._running.values()] + list(self._starting.values())
             if not pendings:
                 self._num_submitted, self._errors = 0, []
@@ -163,24 +199,44 @@ class RewardPool:
             elif time.monotonic() > running.deadline:
                 del self._running[rank]
                 self._starting[rank] = self.group.replace(rank)
-                self._finish(running.item, _failed(self._overdue(rank, running.item)))
+                self._blame(running.items, self._overdue(rank, running.items[0]))
         for rank, pending in list(self._starting.items()):
             if pending.is_done:
                 pending.result()
                 del self._starting[rank]
         for rank in range(self.group.world_size):
             if self._waiting and rank not in self._running and rank not in self._starting:
-                item = self._waiting.popleft()
-                pending = self.group.start_on(rank, "score", item)
-                self._running[rank] = _Running(item, pending, time.monotonic() + self.config.timeout)
+                items = [self._waiting.popleft() for _ in range(self._num_in_a_call())]
+                pending = self.group.start_on(rank, "score", items)
+                self._running[rank] = _Running(items, pending, time.monotonic() + self.config.timeout)
+
+    def _num_in_a_call(self) -> int:
+        """As many as fit into the time of a call, but no more than each worker's share of what waits."""
+        if self._is_careful:
+            return 1
+        share = math.ceil(len(self._waiting) / self.group.world_size)
+        return max(1, min(int(CALL_SECONDS / self._seconds_each), MOST_IN_A_CALL, share))
 
     def _take(self, rank: int, running: _Running) -> None:
-        outcome: Reward | WorkerError = running.pending.outcome()
+        outcome: Scored | WorkerError = running.pending.outcome()
         if isinstance(outcome, WorkerDied):
             self._starting[rank] = self.group.replace(rank)
         if isinstance(outcome, WorkerError):
-            outcome = _failed(str(outcome))
-        self._finish(running.item, outcome)
+            self._blame(running.items, str(outcome))
+            return
+        num_done = len(outcome.rewards)
+        self._seconds_each = max(outcome.seconds / num_done, CALL_SECONDS / MOST_IN_A_CALL)
+        for item, reward in zip(running.items, outcome.rewards, strict=False):
+            self._finish(item, reward)
+        self._waiting.extendleft(reversed(running.items[num_done:]))
+
+    def _blame(self, items: Sequence[ScoreItem], error: str) -> None:
+        """Charge a failed call to its response; of several, find out which of them it was."""
+        if len(items) == 1:
+            self._finish(items[0], _failed(error))
+            return
+        self._is_careful = True
+        self._waiting.extendleft(reversed(items))
 
     def _finish(self, item: ScoreItem, reward: Reward) -> None:
         if reward.error:

@@ -5,7 +5,7 @@ The order of a sync, which the driver conducts:
     pool.begin_sync(version)                     engines stop serving and open a stream for weights
     actor.publish_weights(..., pool.receiver)    the trainer's rank 0 pushes buckets to all engines
     pool.finish_sync(sent digests)               all loaded, all bytes right
-    pool.verify(token_ids, trainer's log-probs)  and the engines compute what the trainer computes
+    pool.verify(pool.probe(token_ids), ...)      and the engines compute what the trainer computes
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class RolloutWorker(Worker):
         self._sync = _Sync(version, self._engine)
 
     @dispatch()
-    def receive_bucket(self, bucket: Bucket) -> str:
-        """Take a bucket and return the digest of what arrived. Waits while the engine still loads the one before."""
-        return self._current_sync().receive(bucket)
+    def receive_bucket(self, bucket: Bucket) -> None:
+        """Take a bucket. Waits while the engine still loads the one before."""
+        self._current_sync().receive(bucket)
 
     @dispatch()
     def finish_sync(self) -> SyncReport:
@@ -90,12 +90,11 @@ class _Sync:
         self._num_tensors = 0
         self._num_bytes = 0
 
-    def receive(self, bucket: Bucket) -> str:
-        self._digests.append(digest(bucket))
+    def receive(self, bucket: Bucket) -> None:
+        self._stream.put(bucket)
+        self._digests.append(digest(bucket))  # while the engine loads it: `finish_sync` is when it must be known
         self._num_tensors += len(bucket.names)
         self._num_bytes += bucket.num_bytes
-        self._stream.put(bucket)
-        return self._digests[-1]
 
     def finish(self) -> SyncReport:
         self._stream.finish()
@@ -117,7 +116,7 @@ class RolloutPool:
 
     @property
     def receiver(self) -> Receiver:
-        """Where the trainer's rank 0 sends buckets; `send_all` returns each engine's digest."""
+        """Where the trainer's rank 0 sends buckets."""
         return self.group.receiver("receive_bucket")
 
     def generate(self, requests: Sequence[Request]) -> Iterator[list[Rollout]]:
@@ -155,12 +154,12 @@ class RolloutPool:
         self.weight_version = reports[0].version
         return reports
 
-    def verify(self, token_ids: Sequence[int], trainer_log_probs: Sequence[float], threshold: float) -> float:
-        """Compare what trainer and engines say about the probe; the largest of the engines' mean gaps, in nats.
+    def verify(self, now: list[list[float]], trainer_log_probs: Sequence[float], threshold: float) -> float:
+        """Compare what engines (`now`, from `probe`) and trainer say about the same sequence after a sync.
 
-        Raises WeightSyncError beyond `threshold`.
+        Returns the largest of the engines' mean gaps, in nats. Raises WeightSyncError beyond `threshold`.
         """
-        before, now = self._last_probe, self.probe(token_ids)
+        before = self._last_probe
         gaps = [
             compare_log_probs(
                 trainer_log_probs, values, threshold, f"rollout engine {number}", before[number] if before else None

@@ -1,0 +1,154 @@
+"""The loop in this process, on real workers: what a schedule changes and what it must not."""
+
+from pathlib import Path
+
+import pytest
+
+from verl.config import PPOConfig
+from verl.single_controller import WorkerError
+from verl.trainer.compose import compose
+from verl.trainer.listeners import BaseListener
+from verl.trainer.rl_trainer import RLTrainer
+from verl.trainer.roles import local_roles
+from verl.trainer.run_data import load_run_data
+from verl.types import Sample
+from verl.workers.actor import ActorWorker
+from verl.workers.rollout import RolloutWorker
+
+ROOT = Path(__file__).resolve().parents[2]
+SCORER = """
+def compute_score(data_source, solution_str, ground_truth, extra_info=None):
+    return {"score": float("kitchen" in solution_str), "feedback": "" if "kitchen" in solution_str else "no kitchen"}
+"""
+
+
+class Record(BaseListener):
+    """Keeps steps, and the sampler as a checkpoint would."""
+
+    def __init__(self, data):
+        self.data = data
+        self.steps, self.samplers = [], []
+
+    def after(self, step):
+        self.steps.append(step)
+        self.samplers.append(self.data.sampler.state_dict())
+
+
+@pytest.fixture
+def train(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [
+        {
+            "data_source": "own",
+            "prompt": [{"role": "user", "content": f"light {i}"}],
+            "reward_model": {"ground_truth": ""},
+        }
+        for i in range(10)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
+    (tmp_path / "scorer.py").write_text(SCORER)
+
+    def run(schedule, step=0, sampler=None, total=5):
+        """Train on from `step`, with 4 of 10 prompts a step; returns the record of the steps."""
+        (composed,) = compose(
+            PPOConfig,
+            "ppo_trainer",
+            [
+                "--config-name=quickstart",
+                f"vars.model={ROOT}/recipes/embedded/model",
+                f"data.train_files={tmp_path}/train.parquet",
+                "data.val_files=null",
+                "data.train_batch_size=4",
+                f"custom_reward_function.path={tmp_path}/scorer.py",
+                "actor_rollout_ref.rollout.name=hf",
+                "actor_rollout_ref.rollout.n=3",
+                "actor_rollout_ref.actor.self_distillation.demonstration_choice=random",
+                "algorithm.rollout_correction.rollout_is=token",
+                f"trainer.total_training_steps={total}",
+                f"trainer.rollout_schedule={schedule}",
+                "trainer.n_gpus_per_node=1",
+                "trainer.device=cpu",
+            ],
+            lambda config: [],
+        )
+        data = load_run_data(composed.config)
+        if sampler:
+            data.sampler.load_state_dict(sampler)
+        record = Record(data)
+        with local_roles(composed.config, total) as roles:
+            trainer = RLTrainer(composed.config, data, roles, step)
+            trainer.listeners = [record]
+            trainer.fit()
+        return record
+
+    return run
+
+
+def prompts(record):
+    return [[sample.prompt.index for sample in step.samples] for step in record.steps]
+
+
+def staleness(record):
+    return [step.metrics["training/rollout_staleness"] for step in record.steps]
+
+
+def test_both_schedules_see_the_same_prompts_in_the_same_order(train):
+    on_policy, one_off = train("on_policy"), train("one_step_off")
+    assert prompts(one_off) == prompts(on_policy)
+    assert one_off.samplers == on_policy.samplers
+    assert [step.metrics["training/epoch"] for step in one_off.steps] == [0, 0, 1, 1, 2]
+    assert staleness(on_policy) == [0] * 5
+    assert staleness(one_off) == [0, 1, 1, 1, 1]
+    first, second = (record.steps[0] for record in (on_policy, one_off))
+    assert first.samples == second.samples and first.rows == second.rows  # nothing differs until weights do
+    gap = [step.metrics["training/rollout_probs_diff_mean"] for step in one_off.steps]
+    assert gap[0] < 1e-5 < 1e-4 < min(gap[1:])  # the drift that the correction is for
+
+
+def test_a_resumed_run_trains_on_every_prompt_once(train):
+    whole = train("one_step_off")
+    begun = train("one_step_off", total=2)
+    resumed = train("one_step_off", step=2, sampler=begun.samplers[-1])
+    assert prompts(begun) + prompts(resumed) == prompts(whole)
+    assert staleness(resumed) == [0, 1, 1]
+
+
+@pytest.mark.parametrize("schedule", ["on_policy", "one_step_off"])
+def test_an_engine_that_fails_ends_the_run_with_its_error(train, monkeypatch, schedule):
+    generate = RolloutWorker.generate
+
+    def fail_later(self, requests):
+        for part in generate(self, requests):
+            if part[0].weight_version == 1:
+                raise OSError("no space for the cache")
+            yield part
+
+    fail_later.__dispatch__ = generate.__dispatch__
+    monkeypatch.setattr(RolloutWorker, "generate", fail_later)
+    with pytest.raises(WorkerError, match="no space for the cache"):
+        train(schedule)
+
+
+def test_an_update_that_fails_ends_the_run_also_while_a_batch_is_written(train, monkeypatch):
+    update = ActorWorker.update_policy
+
+    def fail(self, mini_batches):
+        raise OSError("no space for the gradient")
+
+    fail.__dispatch__ = update.__dispatch__
+    monkeypatch.setattr(ActorWorker, "update_policy", fail)
+    with pytest.raises(WorkerError, match="no space for the gradient"):
+        train("one_step_off")
+
+
+def test_rows_hold_the_reprompts_of_their_own_samples(train):
+    (step,) = train("on_policy", total=1).steps
+    tokenizer_sees = [bool(row.teacher_prompt_ids) for row in step.rows]
+    groups: dict[str, list[Sample]] = {}
+    for sample in step.samples:
+        groups.setdefault(sample.uid, []).append(sample)
+    for sample, is_taught in zip(step.samples, tokenizer_sees, strict=True):
+        others = [s for s in groups[sample.uid] if s is not sample]
+        assert is_taught == (any(s.reward.score for s in others) or bool(sample.reward.feedback))
