@@ -9,6 +9,8 @@ import random
 import sys
 import tempfile
 import time
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
@@ -26,7 +28,7 @@ MANY_STEPS = 1_000_000
 
 def main():
     channel = Channel()
-    config = quickstart(json.loads(sys.argv[1]))
+    config = quickstart(json.loads(sys.argv[1]) | {"trainer.total_training_steps": MANY_STEPS})
     data = load_run_data(config)
     with tempfile.TemporaryDirectory() as folder, ray_roles(config, MANY_STEPS, Path(folder)) as roles:
         trainer = RLTrainer(config, data, roles)
@@ -34,16 +36,17 @@ def main():
         waits = time_rewards(roles.rewards)
         number = 0
         channel.send({"engine": roles.spec.rollout.name, "ranks": roles.actor.world_size})
-        while (question := channel.receive()) is not None:
-            if "generate" in question:
-                channel.send(generate(trainer, **question["generate"]))
-                continue
-            steps = []
-            for _ in range(question["steps"]):
-                number += 1
-                waits.clear()
-                steps.append(train(trainer, number) | {"reward_wait": sum(waits)})
-            channel.send({"steps": steps})
+        with closing(trainer.make_schedule()) as schedule:
+            while (question := channel.receive()) is not None:
+                if "generate" in question:
+                    channel.send(generate(trainer, **question["generate"]))
+                    continue
+                steps = []
+                for _ in range(question["steps"]):
+                    number += 1
+                    waits.clear()
+                    steps.append(train(trainer, number, schedule) | {"reward_wait": sum(waits)})
+                channel.send({"steps": steps})
 
 
 def time_rewards(pool):
@@ -59,10 +62,10 @@ def time_rewards(pool):
     return waits
 
 
-def train(trainer, number):
+def train(trainer, number, schedule):
     """One step: seconds in all and by phase, tokens that were generated, share of responses that were taught."""
     begin = time.perf_counter()
-    step = trainer.train_step(number)
+    step = trainer.train_step(number, schedule)
     seconds = time.perf_counter() - begin
     phases = {name: value for name, value in step.timer.seconds.items() if name != "step"}
     lengths = [len(sample.rollout.response_ids) for sample in step.samples]
@@ -84,12 +87,7 @@ def generate(trainer, batch, samples, response, is_mixed, seed):
     requests = make_requests(prompts, samples, Sampling(max_tokens=response), seed)
     if is_mixed:
         rng = random.Random(seed)
-        requests = [
-            type(request)(
-                request.request_id, request.prompt_ids, Sampling(max_tokens=rng.randint(1, response)), request.seed
-            )
-            for request in requests
-        ]
+        requests = [replace(r, sampling=Sampling(max_tokens=rng.randint(1, response))) for r in requests]
     begin = time.perf_counter()
     arrivals, tokens = [], 0
     for rollouts in trainer.roles.rollouts.generate(requests):
