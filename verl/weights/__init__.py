@@ -6,7 +6,6 @@ the only guard that sees what the engine made of the tensors.
 """
 
 from verl.weights.buckets import Bucket, buckets, digest
-from verl.weights.send import send
 from verl.weights.stream import WeightStream
 from verl.weights.verify import WeightSyncError, compare_digests, compare_log_probs, gap_threshold, probe_token_ids
 
@@ -20,5 +19,4 @@ __all__ = [
     "digest",
     "gap_threshold",
     "probe_token_ids",
-    "send",
 ]

@@ -30,9 +30,10 @@ from verl.registry import ALGORITHMS
 from verl.single_controller.dispatch import Arguments, Results, dispatch
 from verl.single_controller.group import Receiver
 from verl.single_controller.worker import Worker
-from verl.weights import buckets, send
+from verl.weights import buckets
 from verl.workers.process_group import Place, join, leave
 from verl.workers.ref import RefWorker
+from verl.workers.send_weights import send
 from verl.workers.training_state import load_training_state, save_training_state
 from verl.workers.update import Learner, Outcome, response_tokens
 

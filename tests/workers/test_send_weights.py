@@ -5,7 +5,8 @@ import threading
 import pytest
 import torch
 
-from verl.weights import Bucket, digest, send
+from verl.weights import Bucket, digest
+from verl.workers.send_weights import send
 
 
 def bucket(number):
