@@ -72,6 +72,5 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float
     for mesh in {gradient.device_mesh for gradient in gradients if isinstance(gradient, DTensor)}:
         dist.all_reduce(squares, group=mesh.get_group())
     norm = squares.sqrt()
-    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_(shards, scale)  # pyright: ignore[reportPrivateImportUsage]
+    torch._foreach_mul_(shards, (max_norm / (norm + 1e-6)).clamp(max=1.0))  # pyright: ignore[reportPrivateImportUsage]
     return norm.item()
