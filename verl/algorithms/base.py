@@ -40,7 +40,7 @@ class TokenDistribution:
     entropy: Tensor | None = None
     """[B, T]"""
     topk_log_probs: Tensor | None = None
-    """[B, T, K] at the student's most likely tokens, its best first; they sum to less than 1."""
+    """[B, T, K] at the student's most likely tokens, in no order; they sum to less than 1."""
 
 
 @dataclass(frozen=True)

@@ -231,7 +231,8 @@ class LossStream:
         topk_ids = top_k(student, min(support.topk, student.shape[1])) if support.topk is not None else None
         agreement = None
         if needs_entropy:
-            best = top_k(student, 1) if topk_ids is None else topk_ids[:, :1]
+            likely = top_k(student, 1) if topk_ids is None else topk_ids
+            best = likely.gather(1, student.gather(1, likely).argmax(dim=1, keepdim=True))
             agreement = (teacher.gather(1, best).squeeze(1) >= taught.largest).to(student.dtype)
         numbers = replace(
             own,
