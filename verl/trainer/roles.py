@@ -57,6 +57,7 @@ def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
     trainer = config.trainer
     spec = _engine_spec(config)
     has_gpus = spec.device == "cuda"
+    writes_meanwhile = trainer.rollout_schedule == "one_step_off" and not has_gpus  # on the cores of the update
     begin = time.monotonic()
     logger.info("Starting Ray (logs of all workers: %s)", log_dir)
     with ray_session(config.ray_kwargs.ray_init):
@@ -76,7 +77,7 @@ def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
             (config.actor_rollout_ref, config.algorithm, trainer, num_optimizer_steps),
             num_ranks=trainer.nnodes * trainer.n_gpus_per_node,
             pool=pool,
-            env=_thread_env(trainer.n_gpus_per_node),
+            env=_thread_env(trainer.n_gpus_per_node + (engines.world_size if writes_meanwhile else 0)),
             log_dir=log_dir,
         )
         rewards = RayWorkerGroup(
