@@ -58,6 +58,11 @@ class Row:
         """Tokens of the student's sequence: the cost of the row."""
         return len(self.prompt_ids) + len(self.response_ids)
 
+    def sequence(self, for_teacher: bool = False) -> list[int]:
+        """What a forward runs: the prompt (or the teacher's) and the response but for its last token, which predicts
+        nothing."""
+        return (self.teacher_prompt_ids if for_teacher else self.prompt_ids) + self.response_ids[:-1]
+
 
 @dataclass(frozen=True)
 class MaskTotals:
@@ -200,7 +205,7 @@ class _Line:
 
 def _cut_alike(parts: Sequence[Sequence[Row]], limits: ForwardLimits, for_teacher: bool) -> list[list[list[Row]]]:
     """Cut every rank's rows into forwards, the same number for each rank."""
-    lines = [_Line(_sequences(rows, for_teacher), limits) for rows in parts]
+    lines = [_Line([row.sequence(for_teacher) for row in rows], limits) for rows in parts]
     num_parts = max(line.num_parts for line in lines)
     return [
         [[rows[index] for index in part] for part in line.cut(num_parts)]
@@ -208,17 +213,14 @@ def _cut_alike(parts: Sequence[Sequence[Row]], limits: ForwardLimits, for_teache
     ]
 
 
-def _sequences(rows: Iterable[Row], for_teacher: bool) -> list[list[int]]:
-    return [(row.teacher_prompt_ids if for_teacher else row.prompt_ids) + row.response_ids for row in rows]
-
-
 def _work(rows: Sequence[Row], limits: ForwardLimits, has_teacher: bool) -> int:
     """What rows cost a rank, in tokens of a forward. With a teacher there is also a backward, which costs two."""
     is_shared = limits.remove_padding and limits.share_prefixes
     count = num_packed_tokens if is_shared else lambda sequences: sum(map(len, sequences))
+    student = count([row.sequence() for row in rows])
     if not has_teacher:
-        return count(_sequences(rows, False))
-    return 3 * count(_sequences(rows, False)) + count(_sequences((row for row in rows if row.is_taught), True))
+        return student
+    return 3 * student + count([row.sequence(for_teacher=True) for row in rows if row.is_taught])
 
 
 def _assign(rows: Sequence[Row], world_size: int, limits: ForwardLimits, has_teacher: bool) -> list[list[Row]]:

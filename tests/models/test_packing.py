@@ -9,15 +9,19 @@ from verl.prefixes import num_packed_tokens, prefix_order
 from verl.protocol import Row
 
 CPU = torch.device("cpu")
-ROWS = [
-    Row([5, 6], [7, 8, 9], [1, 0, 1], teacher_prompt_ids=[1, 2, 3]),
-    Row([4], [3], [1], teacher_prompt_ids=[2]),
-    Row([5, 6], [7, 2], [1, 1], teacher_prompt_ids=[1, 2]),
-]
+LAST = 77
+"""The last token of responses: it predicts nothing, so that no forward runs it."""
+
+
+def row(prompt, response):
+    return Row(prompt, [*response, LAST], [1] * (len(response) + 1))
+
+
+ROWS = [row([5, 6], [7, 8, 9]), row([4], [3]), row([5, 6], [7, 2])]
 
 
 def sequence(row):
-    return row.prompt_ids + row.response_ids
+    return row.prompt_ids + row.response_ids[:-1]
 
 
 def distinct_prefixes(sequences):
@@ -38,7 +42,7 @@ def test_packed_tokens_are_the_distinct_prefixes(seed):
 
 
 def test_a_group_runs_its_prompt_once():
-    rows = [Row([1, 2, 3, 4], [10 + n] * n, [1] * n) for n in (2, 5, 1)]
+    rows = [row([1, 2, 3, 4], [10 + n] * n) for n in (2, 5, 1)]
     assert pack(rows, CPU).num_tokens == 4 + 2 + 5 + 1
 
 
@@ -46,7 +50,7 @@ def test_packed_by_hand():
     packed = pack(ROWS, CPU)
     assert packed.input_ids.tolist() == [[4, 3, 5, 6, 7, 2, 8, 9]]
     assert packed.position_ids.tolist() == [[0, 1, 0, 1, 2, 3, 3, 4]]
-    assert packed.predictors.tolist() == [3, 4, 6, 0, 3, 4]
+    assert packed.predictors.tolist() == [3, 4, 6, 7, 0, 1, 3, 4, 5]
     assert [line.tokens.tolist() for line in packed.layout.lines] == [[0, 1], [2, 3, 4, 5], [2, 3, 4, 6, 7]]
     assert packed.layout.joined.query_starts.tolist() == [0, 2, 6, 8]
     assert packed.layout.joined.key_starts.tolist() == [0, 2, 6, 11]
@@ -62,7 +66,7 @@ def test_packed_by_hand():
 
 def test_masks_by_hand():
     """Lines of 5 and 3 tokens, of which the last 2 and the last one are new."""
-    rows = [Row([1, 2, 3], [4, 5], [1, 1]), Row([1, 2, 3], [6, 7], [1, 1]), Row([1, 2], [8], [1])]
+    rows = [row([1, 2, 3], [4, 5]), row([1, 2, 3], [6, 7]), row([1, 2], [8])]
     layout = pack(rows, CPU).layout
     whole, part = layout.padded.rectangles
     no = -torch.inf
@@ -80,7 +84,7 @@ def test_masks_by_hand():
 
 def test_padding_always_sees_something():
     """Or its softmax, and with it every gradient, would be nan: a line with few new tokens beside one with many."""
-    rows = [Row([1] * 9 + [n], [n] * n, [1] * n) for n in (2, 3, 9)] + [Row([1] * 9 + [8], [4], [1])]
+    rows = [row([1] * 9 + [n], [n] * n) for n in (2, 3, 9)] + [row([1] * 9 + [8], [4])]
     layout = pack(rows, CPU).layout
     for rectangle in layout.padded.rectangles:
         mask = layout.mask(rectangle, 2, torch.float32)
@@ -91,7 +95,7 @@ def test_padded_by_hand():
     padded = pack(ROWS, CPU, remove_padding=False)
     assert padded.input_ids.tolist() == [[5, 6, 7, 8, 9], [4, 3, 0, 0, 0], [5, 6, 7, 2, 0]]
     assert padded.position_ids.tolist() == [[0, 1, 2, 3, 4]] * 3
-    assert padded.predictors.tolist() == [1, 2, 3, 5, 11, 12]
+    assert padded.predictors.tolist() == [1, 2, 3, 4, 5, 6, 11, 12, 13]
     assert padded.layout is None and padded.num_tokens == 15
 
 

@@ -224,13 +224,15 @@ def pack(
         if not prompt:
             which = "teacher prompt" if for_teacher else "prompt"
             raise ValueError(f"Row {row.index} has an empty {which}; a response needs at least one token before it.")
-    sequences = [prompt + row.response_ids for prompt, row in zip(prompts, rows, strict=True)] or [[0]]
+    sequences = [row.sequence(for_teacher) for row in rows] or [[0]]
     if remove_padding:
         input_ids, position_ids, layout, tokens = _in_line(sequences, device, share_prefixes)
     else:
         input_ids, position_ids, layout, tokens = _in_rectangle(sequences)
     # The state at a token predicts the next one.
-    predictors = [own[len(prompt) - 1 : -1] for prompt, own in zip(prompts, tokens, strict=False)]
+    predictors = [
+        own[len(prompt) - 1 :][: len(row.response_ids)] for prompt, row, own in zip(prompts, rows, tokens, strict=False)
+    ]
     return Pack(
         input_ids=torch.from_numpy(input_ids).to(device),
         position_ids=torch.from_numpy(position_ids).to(device),
