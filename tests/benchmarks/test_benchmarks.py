@@ -40,16 +40,16 @@ def test_update_part():
     assert found["cores"] == 1 and found["versions"]["torch"] and found["settings"]["ranks"] == 1
     update = found["update"]
     # 2 prompts x 4 responses: prompts of 32 tokens, responses of 16, teacher prompts of 112
-    # packed: 2 x (32 + 4 x 16); the teacher's first response has its own prompt: 2 x (2 x 112 + 4 x 16); of the half
-    # that is taught both have the same: 2 x (112 + 2 x 16)
-    student = {"student": 384, "student_packed": 192}
+    # the last token of a response is not run; packed: 2 x (32 + 4 x 15); the teacher's first response has its own
+    # prompt: 2 x (2 x 112 + 4 x 15); of the half that is taught both have the same: 2 x (112 + 2 x 15)
+    student = {"student": 376, "student_packed": 184}
     assert update["tokens"] == {
-        "sdpo_all_taught": student | {"teacher": 1024, "teacher_packed": 576},
-        "sdpo_half_taught": student | {"teacher": 512, "teacher_packed": 288},
+        "sdpo_all_taught": student | {"teacher": 1016, "teacher_packed": 568},
+        "sdpo_half_taught": student | {"teacher": 508, "teacher_packed": 284},
         "grpo": student | {"teacher": 0, "teacher_packed": 0},
     }
-    assert update["ratios"]["all_taught_bound"] == pytest.approx(1.15 * 2, abs=1e-3)
-    assert update["ratios"]["all_taught_bound_unshared"] == pytest.approx(1.15 * (1152 + 1024) / 1152, abs=1e-3)
+    assert update["ratios"]["all_taught_bound"] == pytest.approx(1.15 * (552 + 568) / 552, abs=1e-3)
+    assert update["ratios"]["all_taught_bound_unshared"] == pytest.approx(1.15 * (1128 + 1016) / 1128, abs=1e-3)
     assert all(seconds > 0 for seconds in update["seconds"].values())
 
 
@@ -59,7 +59,6 @@ def test_step_part():
     sdpo = found["step"]["sides"]["sdpo"]
     assert (sdpo["engine"], sdpo["ranks"], sdpo["response_length"]) == ("hf", 1, 8)
     assert {"gen", "reprompt", "update_actor", "update_weights"} <= sdpo["phase_seconds"].keys()
-    assert sum(sdpo["phase_seconds"].values()) <= 1.5 * sdpo["step_seconds"]
     assert 0 < sdpo["taught_share"] <= 1
 
 
@@ -68,8 +67,8 @@ def test_scaling():
     found = result("scaling.py", "--quick", "--factors", "response", "--algorithms", "sdpo")
     first, second = found["response"]["points"]
     # 2 prompts x 2 responses, prompts of 256; the teacher's prompt is longer by one response
-    assert first["sdpo"]["tokens"] == 2 * (256 + 2 * 16) + 4 * (256 + 16 + 16)
-    assert second["sdpo"]["tokens"] == 2 * (256 + 2 * 32) + 4 * (256 + 32 + 32)
+    assert first["sdpo"]["tokens"] == 2 * (256 + 2 * 15) + 4 * (256 + 16 + 15)
+    assert second["sdpo"]["tokens"] == 2 * (256 + 2 * 31) + 4 * (256 + 32 + 31)
     assert first["sdpo"]["extra_bytes"] > 0
 
 
@@ -92,7 +91,7 @@ def test_rows_of_a_batch():
     half = workload.batch_rows(2, 4, taught=0.5, has_advantages=True, **lengths)
     assert [row.is_taught for row in half] == [False, True] * 4
     counts = workload.count_tokens(half)
-    assert (counts["student"], counts["teacher"]) == (8 * 8, 4 * 10)
+    assert (counts["student"], counts["teacher"]) == (8 * 7, 4 * 9)
     assert [row.index for row in half] == list(range(8))
 
 

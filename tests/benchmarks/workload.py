@@ -135,8 +135,8 @@ def update_overrides(model, groups, samples, prompt, response, teacher_prompt):
 
 def count_tokens(rows):
     """Tokens of an update for student and teacher, in all rows and packed: common beginnings once."""
-    student = [row.prompt_ids + row.response_ids for row in rows]
-    teacher = [row.teacher_prompt_ids + row.response_ids for row in rows if row.is_taught]
+    student = [row.sequence() for row in rows]
+    teacher = [row.sequence(for_teacher=True) for row in rows if row.is_taught]
     return {
         "student": sum(map(len, student)),
         "teacher": sum(map(len, teacher)),
