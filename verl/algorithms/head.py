@@ -58,7 +58,7 @@ def product(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
     if a.dtype == b.dtype == out.dtype:
         return torch.mm(a, b, out=out)
     if a.dtype == b.dtype and a.is_cuda:
-        return out.copy_(torch.mm(a, b, out_dtype=out.dtype))
+        return torch.mm(a, b, out_dtype=out.dtype, out=out)
     return torch.mm(a.to(out.dtype), b.to(out.dtype), out=out)
 
 
@@ -71,7 +71,9 @@ def accumulate_(total: Tensor, a: Tensor, b: Tensor, scale: float) -> None:
         slab.add_(torch.mm(rows, b, out_dtype=total.dtype), alpha=scale)
 
 
-def logits(term: HiddenTerm, rows: slice, temperature: float, out: Tensor, slope: Tensor | None = None) -> Tensor:
+def logits(
+    term: HiddenTerm, rows: slice | Tensor, temperature: float, out: Tensor, slope: Tensor | None = None
+) -> Tensor:
     """Logits over temperature of some rows of a term, without its weight.
 
     Args:
@@ -94,7 +96,9 @@ def logits(term: HiddenTerm, rows: slice, temperature: float, out: Tensor, slope
     return out.mul_(head.soft_cap / temperature)
 
 
-def mixed_logits(terms: Sequence[HiddenTerm], rows: slice, temperature: float, out: Tensor, spare: Tensor) -> Tensor:
+def mixed_logits(
+    terms: Sequence[HiddenTerm], rows: slice | Tensor, temperature: float, out: Tensor, spare: Tensor
+) -> Tensor:
     """Logits over temperature [n, V] of a weighted sum of terms, in `out`; `spare` [n, V] holds a second summand."""
     first, *others = terms
     logits(first, rows, temperature, out)

@@ -114,7 +114,7 @@ class _Tile:
 
 
 class LossStream:
-    """One micro-batch on its way through the tiles; `hidden_grad` and `weight_grad` are ready after `run`.
+    """One micro-batch on its way through the tiles; `hidden_grad` and `weight_grad()` are ready after `run`.
 
     Tokens are put in another order first: those of taught rows, then the others, without those that the policy did not
     write. So a tile has a teacher for all of its tokens or for none.
@@ -132,8 +132,9 @@ class LossStream:
         tokens_per_tile: int | None,
     ) -> None:
         self.algorithm, self.support, self.totals, self.temperature = algorithm, algorithm.support, totals, temperature
-        self.hidden, self.head = hidden, head
+        self.head = head
         device, dtype = hidden.device, accumulation_dtype(hidden.dtype)
+        self.dtype = dtype
         lengths = torch.tensor(tokens.lengths, dtype=torch.long, device=device)
         self.is_taught_row = torch.tensor(tokens.is_taught, dtype=torch.bool, device=device)
         is_written, is_taught = tokens.mask > 0, self.is_taught_row.repeat_interleave(lengths)
@@ -147,11 +148,9 @@ class LossStream:
         self.max_length = max(tokens.lengths, default=0)
 
         self.ids = tokens.ids[order]
-        self.student = HiddenTerm(1.0, hidden.detach()[order], prepared(head.detach()))
-        of_teacher = (is_taught.cumsum(0) - 1)[taught]
-        self.teacher = [
-            HiddenTerm(term.weight, term.hidden[of_teacher], prepared(term.head.detach())) for term in teacher_terms
-        ]
+        self.student = HiddenTerm(1.0, hidden.detach(), prepared(head.detach()))
+        self.teacher = [replace(term, head=prepared(term.head.detach())) for term in teacher_terms]
+        self.order_of_teacher = (is_taught.cumsum(0) - 1)[taught]
         given = {name: getattr(tokens, name) for name in _PER_TOKEN}
         self.columns = {name: value[order] for name, value in given.items() if value is not None}
         mask = self._padded(torch.ones(len(order), dtype=dtype, device=device))
@@ -168,12 +167,13 @@ class LossStream:
         buffers = [hidden.new_empty(size, vocab_size, dtype=dtype) for _ in range(num_buffers)]
         self.slope = buffers.pop() if is_capped else None
         self.buffers = buffers
-        self.hidden_sum = hidden.new_zeros(len(order), hidden.shape[1], dtype=dtype)
+        self.hidden_grad = torch.zeros_like(hidden)
+        """The gradient [M, H] by the hidden states."""
         self.weight_sum = torch.zeros_like(head.weight, dtype=dtype) if head.weight.requires_grad else None
 
     def run(self) -> tuple[Tensor, Metrics]:
         """Loss and metrics of an algorithm that looks at one token at a time."""
-        total = self.hidden_sum.new_zeros(())
+        total = self.buffers[0].new_zeros(())
         metrics: list[Metrics] = []
         for rows in self._tiles():
             tile = self._read(rows)
@@ -187,17 +187,13 @@ class LossStream:
         """The same for an algorithm that looks at whole rows: all numbers first, then every tile once more."""
         parts = [vars(self._read(rows).numbers) for rows in self._tiles()]
         if not parts:
-            return self.hidden_sum.new_zeros(()), {}
+            return self.buffers[0].new_zeros(()), {}
         found = {name: [part[name] for part in parts if part[name] is not None] for name in parts[0]}
         numbers = _Numbers(**{name: torch.cat(values) for name, values in found.items() if values})
         loss, metrics, gradients = self._learn(numbers, slice(None), self._padded)
         for rows in self._tiles():
             self._spread(self._read(rows), gradients.of(rows))
         return loss, metrics
-
-    def hidden_grad(self) -> Tensor:
-        """The gradient [M, H] by the hidden states, in their type."""
-        return torch.zeros_like(self.hidden).index_copy_(0, self.order, self.hidden_sum.to(self.hidden.dtype))
 
     def weight_grad(self) -> Tensor | None:
         """The gradient [V, H] by the head, in its type; None if it needs none."""
@@ -219,14 +215,14 @@ class LossStream:
         support, n = self.support, rows.stop - rows.start
         student, *spare = (buffer[:n] for buffer in self.buffers)
         slope = None if self.slope is None else self.slope[:n]
-        logits(self.student, rows, self.temperature, student, slope)
+        logits(self.student, self.order[rows], self.temperature, student, slope)
         needs_entropy = support.needs_entropy or support.needs_entropy_grad
         seen, ids = read(student, needs_entropy), self.ids[rows, None]
         own = _Numbers(seen.log_probs(student.gather(1, ids)).squeeze(1), seen.entropy)
         if rows.start >= self.num_taught:
             return _Tile(rows, own, seen, student)
 
-        teacher = mixed_logits(self.teacher, rows, self.temperature, spare[0], spare[-1])
+        teacher = mixed_logits(self.teacher, self.order_of_teacher[rows], self.temperature, spare[0], spare[-1])
         taught = read(teacher, needs_entropy)
         topk_ids = top_k(student, min(support.topk, student.shape[1])) if support.topk is not None else None
         agreement = None
@@ -320,8 +316,10 @@ class LossStream:
         if self.slope is not None:
             change.mul_(self.slope[: len(change)])
         scale = self.head.scale / self.temperature
-        weight, hidden = self.student.head.weight, self.student.hidden[rows]
+        weight, order = self.student.head.weight, self.order[rows]
         change = change.to(weight.dtype)
-        product(change, weight, self.hidden_sum[rows]).mul_(scale)
+        hidden = self.student.hidden[order].to(weight.dtype)
+        by_hidden = product(change, weight, torch.empty_like(hidden, dtype=self.dtype)).mul_(scale)
+        self.hidden_grad.index_copy_(0, order, by_hidden.to(self.hidden_grad.dtype))
         if self.weight_sum is not None:
-            accumulate_(self.weight_sum, change.T, hidden.to(weight.dtype), scale)
+            accumulate_(self.weight_sum, change.T, hidden, scale)

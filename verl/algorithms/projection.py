@@ -58,7 +58,7 @@ def policy_loss(
         stream = LossStream(algorithm, hidden, head, tokens, temperature, teacher_terms, totals, tokens_per_tile)
         loss, metrics = stream.run_coupled() if algorithm.couples_tokens else stream.run()
     weight = head.weight
-    return _WithGradients.apply(hidden, weight, loss, stream.hidden_grad(), stream.weight_grad()), metrics
+    return _WithGradients.apply(hidden, weight, loss, stream.hidden_grad, stream.weight_grad()), metrics
 
 
 @torch.no_grad()
