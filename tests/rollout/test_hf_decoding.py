@@ -70,7 +70,7 @@ def test_steps_are_the_plain_forward(config):
     traced = trace_step(model)
     assert (traced is not None) == (config in TRACED.values())
     prefix = prefill(model, PROMPTS)
-    steps = TracedSteps(traced, prefix) if traced else PlainSteps(model, prefix)
+    steps = TracedSteps(traced, prefix, 256) if traced else PlainSteps(model, prefix, 256)
     logits, rows = prefix.logits, [list(prompt) for prompt in PROMPTS]
     for number in range(40):
         expected = true_logits(model, rows).log_softmax(-1)
@@ -146,3 +146,20 @@ def test_a_request_alone_and_after_others_left_gets_the_same_tokens(engine):
     together = write(engine, REQUESTS)
     for request in REQUESTS:
         assert write(engine, [request])[request.request_id].response_ids == together[request.request_id].response_ids
+
+
+@pytest.mark.parametrize("is_traced", [True, False])
+def test_ended_rows_do_not_run_out_of_positions(tmp_path, is_traced, monkeypatch):
+    """A response that fills the model's table of positions stays in the batch while most others go on."""
+    config = GPT2Config(vocab_size=96, n_embd=64, n_layer=2, n_head=4, n_positions=12, bos_token_id=1, eos_token_id=EOS)
+    model = model_of(config)
+    model.save_pretrained(tmp_path)
+    engine = HfEngine(EngineSpec(model_path=str(tmp_path), rollout=RolloutConfig(name="hf"), max_model_len=12))
+    if not is_traced:
+        monkeypatch.setattr(engine, "_traced_step", None)
+    engine.load_weights(list(model.named_parameters(remove_duplicate=False)), 1)
+    full = Request(0, list(range(3, 13)), Sampling(max_tokens=2), 0)
+    others = [Request(i, [20 + i], Sampling(max_tokens=11), i) for i in range(1, 7)]
+    for rollout in write(engine, [full, *others]).values():
+        expected = true_log_probs(model, rollout.prompt_ids, rollout.response_ids)
+        assert rollout.log_probs == pytest.approx(expected, abs=1e-5)

@@ -47,7 +47,10 @@ class Prefix:
 
 
 class Steps(Protocol):
-    """Goes on with a prefix."""
+    """Goes on with a prefix.
+
+    Sequences that have ended may stay for a while; nothing of them reaches the others.
+    """
 
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
         """Append a token [B] to each sequence; the logits [B, V] of the next one in float32."""
@@ -79,10 +82,10 @@ def prefill(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> Prefix:
 
 
 class PlainSteps:
-    """The model's own forward with transformers' own cache."""
+    """The model's own forward with transformers' own cache. Positions stay below `max_length`."""
 
-    def __init__(self, model: PreTrainedModel, prefix: Prefix) -> None:
-        self._model = model
+    def __init__(self, model: PreTrainedModel, prefix: Prefix, max_length: int) -> None:
+        self._model, self._last_position = model, max_length - 1
         self._cache, self._mask, self._positions = prefix.cache, prefix.mask, prefix.positions
 
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -94,7 +97,7 @@ class PlainSteps:
             past_key_values=self._cache,
             logits_to_keep=1,
         )
-        self._positions = self._positions + 1
+        self._positions = (self._positions + 1).clamp(max=self._last_position)
         return output.logits[:, -1].float()
 
     def keep(self, rows: torch.Tensor) -> None:
@@ -103,10 +106,13 @@ class PlainSteps:
 
 
 class TracedSteps:
-    """The recorded step, over keys and values that are written in place; they grow by a half when they are full."""
+    """The recorded step, over keys and values that are written in place; they grow by a half when they are full.
 
-    def __init__(self, step: TracedStep, prefix: Prefix) -> None:
-        self._step, self._positions = step, prefix.positions
+    Positions stay below `max_length`.
+    """
+
+    def __init__(self, step: TracedStep, prefix: Prefix, max_length: int) -> None:
+        self._step, self._positions, self._last_position = step, prefix.positions, max_length - 1
         self._length = prefix.mask.shape[-1]
         self._places = keys_and_values_of(prefix.cache)
         dtype = self._places[0].dtype
@@ -116,7 +122,7 @@ class TracedSteps:
         # Recorded code runs as it is: optimizing it costs a short run more than it gains.
         with torch.jit.optimized_execution(False):  # pyright: ignore[reportPrivateImportUsage]
             logits = self._step(*self.next_inputs(tokens))
-        self._positions = self._positions + 1
+        self._positions = (self._positions + 1).clamp(max=self._last_position)
         return logits.float()
 
     def next_inputs(self, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -124,13 +130,15 @@ class TracedSteps:
         if self._length == self._mask.shape[-1]:
             room = max(32, self._length // 2)
             self._mask = torch.nn.functional.pad(self._mask, (0, room))
-            self._places = [torch.nn.functional.pad(places, (0, 0, 0, room)) for places in self._places]
+            for i, places in enumerate(self._places):  # one by one: each frees its old memory
+                self._places[i] = torch.nn.functional.pad(places, (0, 0, 0, room))
         self._length += 1
-        places = (places[:, :, : self._length] for places in self._places)
-        return tokens[:, None], self._positions, self._mask[..., : self._length], *places
+        filled = (places[:, :, : self._length] for places in self._places)
+        return tokens[:, None], self._positions, self._mask[..., : self._length], *filled
 
     def keep(self, rows: torch.Tensor) -> None:
-        self._places = [places[rows] for places in self._places]
+        for i, places in enumerate(self._places):
+            self._places[i] = places[rows]
         self._mask, self._positions = self._mask[rows], self._positions[rows]
 
 
@@ -188,7 +196,7 @@ def trace_step(model: PreTrainedModel) -> TracedStep | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # the successors need a compiler, or run in Python
             warnings.simplefilter("error", torch.jit.TracerWarning)  # pyright: ignore[reportPrivateImportUsage]
-            inputs = TracedSteps(step, prefix).next_inputs(torch.tensor([4, 1], device=model.device))
+            inputs = TracedSteps(step, prefix, 9).next_inputs(torch.tensor([4, 1], device=model.device))
             traced: Any = torch.jit.trace(step, inputs, check_trace=False)
         _check(model, traced)
     except Exception as error:  # whatever a model does that cannot be recorded
@@ -203,7 +211,7 @@ def trace_step(model: PreTrainedModel) -> TracedStep | None:
 def _check(model: PreTrainedModel, traced: TracedStep) -> None:
     """Compare with transformers' own cache on a batch of another shape than was recorded (ValueError)."""
     prompts = [[2, 3], [4, 1, 3, 2, 1, 1, 4], [1, 4, 2]]
-    plain, fast = PlainSteps(model, prefill(model, prompts)), TracedSteps(traced, prefill(model, prompts))
+    plain, fast = PlainSteps(model, prefill(model, prompts), 9), TracedSteps(traced, prefill(model, prompts), 9)
     tolerance = 1e-4 if model.dtype == torch.float32 else 1e-2
     for tokens in torch.tensor([[1, 2, 3], [3, 1, 2]], device=model.device):
         expected = plain.step(tokens)

@@ -101,9 +101,10 @@ class HfEngine:
         rows: list[_Writing | None] = [_Writing(request) for request in requests]
         samplings = [request.sampling for request in requests]
         prefix = prefill(self._model, [request.prompt_ids for request in requests])
-        traced = self._traced_step
-        steps = TracedSteps(traced, prefix) if traced else PlainSteps(self._model, prefix)
+        traced, limit = self._traced_step, self._spec.max_model_len
+        steps = TracedSteps(traced, prefix, limit) if traced else PlainSteps(self._model, prefix, limit)
         logits = prefix.logits
+        del prefix  # its keys and values are outgrown by the first step
         noise = GumbelNoise([r.seed if r.sampling.temperature > 0 else None for r in requests], logits)
         while True:
             tokens, log_probs = sample(logits, samplings, noise.draw())
