@@ -1,9 +1,9 @@
 """transformers in this process: the engine for machines that vLLM has no build for, and for quick tests.
 
 It decodes by itself instead of calling `generate`, because what an engine promises is then a few plain lines: every
-request draws from its own random generator, a response leaves the batch (and is handed out) when it ends, and log-probs
-are read off the distribution that was sampled. Sampling is by the Gumbel trick: the argmax of log-probs plus Gumbel
-noise is an exact draw.
+request draws from its own random generator, a response is handed out when it ends, and log-probs are read off the
+distribution that was sampled. Sampling is by the Gumbel trick: the argmax of log-probs plus Gumbel noise is an exact
+draw, and the one that rounding changes least (a cumulative distribution has as many edges to fall over as tokens).
 
 `engine_kwargs.hf`: `batch_size` (64; responses written at the same time, never more than `max_num_seqs`); all
 others go to `AutoModelForCausalLM.from_config`.
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from verl.rollout.base import (
     NO_WEIGHTS,
@@ -26,6 +26,7 @@ from verl.rollout.base import (
     check_requests,
     stop_token_ids,
 )
+from verl.rollout.hf_decoding import PlainSteps, TracedSteps, prefill, trace_step
 from verl.types import Request, Rollout, Sampling
 
 
@@ -34,7 +35,6 @@ class _Writing:
     """A response being written."""
 
     request: Request
-    generator: torch.Generator
     response_ids: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
 
@@ -52,6 +52,7 @@ class HfEngine:
                 config, dtype=dtype, trust_remote_code=spec.trust_remote_code, **options
             )
         self._model.eval()
+        self._traced_step = trace_step(self._model)
         self._spec = spec
         self._stop_token_ids = set(stop_token_ids(spec))
         self.weight_version = NO_WEIGHTS
@@ -82,7 +83,7 @@ class HfEngine:
             raise ValueError(f"No weights came for {len(missing)} parameters: {', '.join(sorted(missing)[:5])}, ...")
         self.weight_version = version
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def log_probs(self, token_ids: Sequence[int]) -> list[float]:
         check_ready(self.weight_version)
         check_probe(token_ids, self._spec.max_model_len)
@@ -92,40 +93,42 @@ class HfEngine:
 
     def close(self) -> None:
         self.weight_version = NO_WEIGHTS
-        del self._model
+        del self._model, self._traced_step
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def _write(self, requests: Sequence[Request]) -> Iterator[list[Rollout]]:
-        """One batch, prompts padded on the left; the batch shrinks as responses end."""
-        device = self._spec.device
-        rows = [_Writing(r, torch.Generator(device).manual_seed(r.seed)) for r in requests]
-        width = max(len(request.prompt_ids) for request in requests)
-        pads = [width - len(request.prompt_ids) for request in requests]
-        ids = torch.tensor([[0] * pad + r.prompt_ids for pad, r in zip(pads, requests, strict=True)], device=device)
-        mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in pads], device=device)  # [B, S]
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)  # [B, S]
-        cache = DynamicCache(config=self._model.config)
-        while rows:
-            output = self._model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1
-            )
-            tokens, log_probs = sample(
-                output.logits[:, -1].float(), [row.request.sampling for row in rows], [row.generator for row in rows]
-            )
-            for row, token, log_prob in zip(rows, tokens.tolist(), log_probs.tolist(), strict=True):
+        """One batch; the responses that ended leave it when they are a quarter of it."""
+        rows: list[_Writing | None] = [_Writing(request) for request in requests]
+        samplings = [request.sampling for request in requests]
+        prefix = prefill(self._model, [request.prompt_ids for request in requests])
+        traced, limit = self._traced_step, self._spec.max_model_len
+        steps = TracedSteps(traced, prefix, limit) if traced else PlainSteps(self._model, prefix, limit)
+        logits = prefix.logits
+        del prefix  # its keys and values are outgrown by the first step
+        noise = GumbelNoise([r.seed if r.sampling.temperature > 0 else None for r in requests], logits)
+        while True:
+            tokens, log_probs = sample(logits, samplings, noise.draw())
+            finished: list[Rollout] = []
+            for i, (row, token, log_prob) in enumerate(zip(rows, tokens.tolist(), log_probs.tolist(), strict=True)):
+                if row is None:
+                    continue
                 row.response_ids.append(token)
                 row.log_probs.append(log_prob)
-            results = [self._rollout(row) for row in rows]
-            if finished := [rollout for rollout in results if rollout is not None]:
-                yield finished
-            keep = [i for i, rollout in enumerate(results) if rollout is None]
-            rows = [rows[i] for i in keep]
+                if rollout := self._rollout(row):
+                    finished.append(rollout)
+                    rows[i] = None
             if finished:
-                kept = torch.tensor(keep, device=device, dtype=torch.long)
-                cache.batch_select_indices(kept)
-                tokens, positions, mask = tokens[kept], positions[kept], mask[kept]
-            ids, positions = tokens[:, None], positions[:, -1:] + 1
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=-1)
+                yield finished
+            going = [i for i, row in enumerate(rows) if row is not None]
+            if not going:
+                return
+            if len(going) <= 0.75 * len(rows):
+                rows, samplings = [rows[i] for i in going], [samplings[i] for i in going]
+                kept = torch.tensor(going, device=self._spec.device)
+                steps.keep(kept)
+                noise.keep(going)
+                tokens = tokens[kept]
+            logits = steps.step(tokens)
 
     def _rollout(self, row: _Writing) -> Rollout | None:
         """The finished response, or None while it goes on."""
@@ -143,33 +146,58 @@ class HfEngine:
         )
 
 
+class GumbelNoise:
+    """Standard Gumbel noise for every token of the vocabulary, of each row from its own generator.
+
+    It is drawn for several steps at once, as many as the vocabulary alone decides: the noise of a row does not depend
+    on the other rows.
+    """
+
+    NUMBERS = 4096
+    """Drawn from a generator at a time, or those of one step if that is more."""
+
+    def __init__(self, seeds: Sequence[int | None], like: torch.Tensor) -> None:
+        """`seeds`: of each row, None for one without noise (0 everywhere); `like`: [B, V], on the device to draw on."""
+        self._generators = [None if seed is None else torch.Generator(like.device).manual_seed(seed) for seed in seeds]
+        self._ahead = like.new_zeros(len(seeds), max(1, self.NUMBERS // like.shape[1]), like.shape[1])
+        self._next = self._ahead.shape[1]
+
+    def draw(self) -> torch.Tensor:
+        """The noise [B, V] of the next step, float32."""
+        if self._next == self._ahead.shape[1]:
+            self._next = 0
+            for row, generator in zip(self._ahead.unbind(), self._generators, strict=True):
+                if generator is not None:
+                    row.uniform_(generator=generator).log_().neg_().log_().neg_()
+        self._next += 1
+        return self._ahead[:, self._next - 1]
+
+    def keep(self, rows: list[int]) -> None:
+        """Drop all rows but these."""
+        self._generators = [self._generators[row] for row in rows]
+        self._ahead = self._ahead[rows]
+
+
 def sample(
-    logits: torch.Tensor, samplings: Sequence[Sampling], generators: Sequence[torch.Generator]
+    logits: torch.Tensor, samplings: Sequence[Sampling], noise: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw one token for each row.
 
     Args:
         logits: [B, V] in float32.
         samplings: of each row; temperature 0 takes the most likely token.
-        generators: of each row, on the device of the logits; one draw of V numbers is taken from each.
+        noise: [B, V] of standard Gumbel variables, 0 in the rows of temperature 0.
 
     Returns:
         Tokens [B] and their log-probs [B] under the distribution they were drawn from.
     """
-    is_greedy = [sampling.temperature == 0 for sampling in samplings]
-    temperature = torch.tensor(
-        [1.0 if greedy else s.temperature for greedy, s in zip(is_greedy, samplings, strict=True)], device=logits.device
-    )
+    temperature = torch.tensor([sampling.temperature or 1.0 for sampling in samplings], device=logits.device)
     scores = logits / temperature[:, None]
-    for row, (sampling, greedy) in enumerate(zip(samplings, is_greedy, strict=True)):
-        if not greedy and (sampling.top_k > 0 or sampling.top_p < 1):
+    for row, sampling in enumerate(samplings):
+        if sampling.temperature > 0 and (sampling.top_k > 0 or sampling.top_p < 1):
             scores[row] = truncate(scores[row], sampling.top_k, sampling.top_p)
     log_probs = scores.log_softmax(-1)
-    draws = torch.ones_like(log_probs)  # exponential; their logarithm is Gumbel noise with the sign turned
-    for draw, generator, greedy in zip(draws.unbind(), generators, is_greedy, strict=True):
-        if not greedy:
-            draw.exponential_(generator=generator)
-    tokens = (log_probs - draws.log_()).argmax(-1)
+    tokens = (log_probs + noise).argmax(-1)
     return tokens, log_probs.gather(-1, tokens[:, None]).squeeze(-1)
 
 
