@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -83,7 +84,7 @@ def test_memory_of_a_killed_sender_is_readable_until_let_go_and_leaves_no_file()
     sender.wait()
     assert received.tensors[0].sum().item() == torch.arange(1 << 18, dtype=torch.float32).sum().item()
     assert SharedReader().open(shared) is None  # nobody else can reach it any more
-    assert shared.slot in open("/proc/self/maps").read()
+    assert shared.slot in Path("/proc/self/maps").read_text()
     del received, reader
-    assert shared.slot not in open("/proc/self/maps").read()  # the last mapping: the kernel has it back
+    assert shared.slot not in Path("/proc/self/maps").read_text()  # the last mapping: the kernel has it back
     assert not {name for name in set(os.listdir("/dev/shm")) - before if "verl" in name}

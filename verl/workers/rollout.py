@@ -166,7 +166,8 @@ class RolloutPool:
     def finish_sync(self, sent: Sequence[str], token_ids: Sequence[int] = ()) -> list[SyncReport]:
         """Wait until all engines have loaded their weights, and have scored `token_ids` with them.
 
-        `sent` are the digests of the buckets the trainer sent. Raises WeightSyncError when an engine received something else.
+        `sent` are the digests of the buckets the trainer sent. Raises WeightSyncError when an engine received something
+        else.
         """
         reports: list[SyncReport] = self.group.finish_sync(list(token_ids))
         for number, report in enumerate(reports):
@@ -175,9 +176,10 @@ class RolloutPool:
         return reports
 
     def verify(self, now: list[list[float]], trainer_log_probs: Sequence[float], threshold: float) -> float:
-        """Compare what engines (`now`, from `finish_sync` or `probe`) and trainer say about the same sequence after a sync.
+        """Compare what engines and trainer say about the same sequence after a sync.
 
-        Returns the largest of the engines' mean gaps, in nats. Raises WeightSyncError beyond `threshold`.
+        `now` is the engines' part, from `finish_sync` or `probe`. Returns the largest of their mean gaps, in nats.
+        Raises WeightSyncError beyond `threshold`.
         """
         before = self._last_probe
         gaps = [
