@@ -1,9 +1,10 @@
 """Requests to a pool, and a sync of it without a trainer."""
 
+from verl.config.rollout import WeightSyncConfig
 from verl.types import Request, Sampling
 from verl.weights import buckets, digest, probe_token_ids
 
-PROBE = probe_token_ids(96, 64, 128)
+PROBE = probe_token_ids(96, WeightSyncConfig().probe_tokens, 128)
 
 
 def send(pool, weights, version=1, damage=lambda bucket: bucket):

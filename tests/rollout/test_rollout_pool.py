@@ -7,7 +7,7 @@ from tiny_models import make_model, true_log_probs, weights_of
 
 from verl.single_controller import LocalWorkerGroup, WorkerError
 from verl.types import Request, Sampling
-from verl.weights import Bucket, WeightSyncError
+from verl.weights import Bucket, SharedReader, SharedSlots, WeightSyncError, buckets, digest
 from verl.workers.rollout import RolloutPool, RolloutWorker, assign
 
 
@@ -15,7 +15,7 @@ class SharedEngineWorker(RolloutWorker):
     """Starts no engine of its own."""
 
     def __init__(self, engine):
-        self._engine, self._sync = engine, None
+        self._engine, self._sync, self._reader = engine, None, SharedReader()
 
     def close(self):
         pass
@@ -65,6 +65,24 @@ def test_bytes_that_change_on_the_way_are_caught_by_the_digest(pool, model):
         send(pool, weights_of(model), damage=damage)
     with pytest.raises(RuntimeError, match="pool holds -1"):
         list(pool.generate(requests(1)))
+
+
+def test_a_byte_that_flips_in_shared_memory_is_caught_by_the_digest(pool, model):
+    slots, sent = SharedSlots(50_000), []
+    pool.begin_sync(1)
+    for number, bucket in enumerate(buckets(weights_of(model), 50_000)):
+        sent.append(digest(bucket))
+        shared = slots.place(bucket)
+        if number == 2:
+            with open(shared.path, "r+b") as memory:
+                memory.seek(shared.layout[-1][0])
+                first = memory.read(1)
+                memory.seek(-1, 1)
+                memory.write(bytes([first[0] ^ 1]))
+        (held,) = pool.receiver.send_all(shared)
+        slots.release(set(held))
+    with pytest.raises(WeightSyncError, match=r"received other bytes than were sent, in buckets \[2\]"):
+        pool.finish_sync(sent)
 
 
 def test_vllm_without_the_tied_head_is_caught(engine_for, model, truth):

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from verl.config.forwards import ForwardLimits
 from verl.protocol import MiniBatch, Row, count_totals, plan_mini_batch
-from verl.weights import digest
+from verl.weights import SharedReader, digest
 
 
 @pytest.fixture(scope="module")
@@ -126,9 +126,9 @@ class Inbox:
     def __init__(self):
         self.buckets = []
 
-    def send_all(self, payload):
-        self.buckets.append(copy.deepcopy(payload))
-        return [digest(payload)]
+    def send_all(self, payload, ranks=None):
+        self.buckets.append(copy.deepcopy(SharedReader().open(payload)))
+        return [frozenset()]
 
 
 @pytest.mark.parametrize("lora_rank", [0, 2])

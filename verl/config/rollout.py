@@ -37,7 +37,7 @@ class WeightSyncConfig(Node):
 
     bucket_bytes: Positive = 32 * 1024**2
     """Most bytes gathered and sent at a time. Small: engines load one bucket while the next is on its way."""
-    probe_tokens: Positive = 64
+    probe_tokens: Positive = 16
     """Length of the fixed token sequence whose log-probs engine and trainer must agree on."""
     max_log_prob_gap: Annotated[float, Range(above=0)] | None = None
     """Largest mean absolute difference of the probe; null: 1e-3 in fp32, 0.1 in bf16."""

@@ -43,8 +43,8 @@ class Pending(Protocol):
 class Receiver(Protocol):
     """One method of all workers of a group, for the use of another group's worker: picklable, past the driver."""
 
-    def send_all(self, payload: Any) -> list[Any]:
-        """Call the method with `payload` on every rank, wait, and return the results in rank order.
+    def send_all(self, payload: Any, ranks: Sequence[int] | None = None) -> list[Any]:
+        """Call the method with `payload` on every rank, or on these; wait, and return the results in rank order.
 
         Raises WorkerError, naming the receiving worker.
         """

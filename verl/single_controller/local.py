@@ -140,6 +140,7 @@ class _LocalReceiver:
     group: LocalWorkerGroup
     method: str
 
-    def send_all(self, payload: Any) -> list[Any]:
-        pendings = [self.group.start_on(rank, self.method, payload) for rank in range(self.group.world_size)]
+    def send_all(self, payload: Any, ranks: Sequence[int] | None = None) -> list[Any]:
+        chosen = range(self.group.world_size) if ranks is None else ranks
+        pendings = [self.group.start_on(rank, self.method, payload) for rank in chosen]
         return [pending.result() for pending in pendings]

@@ -173,6 +173,7 @@ class _RayReceiver:
     team: Team
     method: str
 
-    def send_all(self, payload: Any) -> list[Any]:
+    def send_all(self, payload: Any, ranks: Sequence[int] | None = None) -> list[Any]:
         stored = ray.put(payload)  # once, however many receive it
-        return self.team.gather({host.call.remote(self.method, stored): r for r, host in enumerate(self.team.hosts)})
+        chosen = range(len(self.team.hosts)) if ranks is None else ranks
+        return self.team.gather({self.team.hosts[rank].call.remote(self.method, stored): rank for rank in chosen})

@@ -47,7 +47,7 @@ class Publisher:
         self.rollouts.begin_sync(version)
         sent = self.actor.publish_weights(version, [self.rollouts.receiver], self.bucket_bytes)
         trainer_log_probs = self.actor.start("probe_log_probs", self.probe)  # while the engines still load
-        reports = self.rollouts.finish_sync(sent)
-        engine_log_probs = self.rollouts.probe(self.probe)
+        reports = self.rollouts.finish_sync(sent, self.probe)
+        engine_log_probs = [report.log_probs for report in reports]
         gap = self.rollouts.verify(engine_log_probs, trainer_log_probs.result(), self.threshold)
         return {"rollout/probe_log_prob_gap": gap, "rollout/weight_bytes": float(reports[0].num_bytes)}

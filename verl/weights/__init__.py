@@ -6,11 +6,15 @@ the only guard that sees what the engine made of the tensors.
 """
 
 from verl.weights.buckets import Bucket, buckets, digest
+from verl.weights.shared_memory import SharedBucket, SharedReader, SharedSlots
 from verl.weights.stream import WeightStream
 from verl.weights.verify import WeightSyncError, compare_digests, compare_log_probs, gap_threshold, probe_token_ids
 
 __all__ = [
     "Bucket",
+    "SharedBucket",
+    "SharedReader",
+    "SharedSlots",
     "WeightStream",
     "WeightSyncError",
     "buckets",

@@ -31,11 +31,11 @@ class Bucket:
         return sum(tensor.nbytes for tensor in self.tensors)
 
     def __reduce__(self) -> tuple:
-        packed = [(_bytes(tensor), tensor.dtype, tuple(tensor.shape)) for tensor in self.tensors]
+        packed = [(as_bytes(tensor), tensor.dtype, tuple(tensor.shape)) for tensor in self.tensors]
         return _unpack, (self.names, packed)
 
 
-def _bytes(tensor: torch.Tensor) -> np.ndarray:
+def as_bytes(tensor: torch.Tensor) -> np.ndarray:
     """The memory of a contiguous host tensor, as bytes, without a copy (numpy has no bfloat16)."""
     return tensor.detach().reshape(-1).view(torch.uint8).numpy()
 
@@ -72,5 +72,5 @@ def digest(bucket: Bucket) -> str:
     state = xxhash.xxh3_128()
     for name, tensor in zip(bucket.names, bucket.tensors, strict=True):
         state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        state.update(_bytes(tensor).data)
+        state.update(as_bytes(tensor).data)
     return state.hexdigest()

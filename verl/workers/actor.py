@@ -33,7 +33,7 @@ from verl.single_controller.worker import Worker
 from verl.weights import buckets
 from verl.workers.process_group import Place, join, leave
 from verl.workers.ref import RefWorker
-from verl.workers.send_weights import send
+from verl.workers.send_weights import WeightSender
 from verl.workers.training_state import load_training_state, save_training_state
 from verl.workers.update import Learner, Outcome, response_tokens
 
@@ -63,6 +63,7 @@ class ActorWorker(Worker):
         self.total_optimizer_steps = total_optimizer_steps
         self._learner: Learner | None = None
         self._ref: RefWorker | None = None
+        self._sender: WeightSender | None = None
 
     @property
     def learner(self) -> Learner:
@@ -210,7 +211,9 @@ class ActorWorker(Worker):
             for _ in weights:  # gathering is a collective
                 pass
             return []
-        digests = send(buckets(weights, bucket_bytes), receivers)
+        if self._sender is None:
+            self._sender = WeightSender(bucket_bytes)
+        digests = self._sender.send(buckets(weights, bucket_bytes), receivers)
         logger.info("Weights %d sent in %d buckets.", version, len(digests))
         return digests
 

@@ -4,15 +4,15 @@ The order of a sync, which the driver conducts:
 
     pool.begin_sync(version)                     engines stop serving and open a stream for weights
     actor.publish_weights(..., pool.receiver)    the trainer's rank 0 pushes buckets to all engines
-    pool.finish_sync(sent digests)               all loaded, all bytes right
-    pool.verify(pool.probe(token_ids), ...)      and the engines compute what the trainer computes
+    pool.finish_sync(sent digests, token_ids)    all loaded, all bytes right; the engines score the probe
+    pool.verify(log_probs of the reports, ...)   and compute what the trainer computes
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from verl.protocol import balance
@@ -20,7 +20,7 @@ from verl.registry import ENGINES
 from verl.rollout.base import NO_WEIGHTS, Engine, EngineSpec
 from verl.single_controller import Arguments, Receiver, Worker, WorkerGroup, dispatch
 from verl.types import Request, Rollout
-from verl.weights import Bucket, WeightStream, compare_digests, compare_log_probs, digest
+from verl.weights import Bucket, SharedBucket, SharedReader, WeightStream, compare_digests, compare_log_probs, digest
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,10 @@ class SyncReport:
     num_tensors: int
     num_bytes: int
     seconds: float
+    """From `begin_sync` until everything was loaded."""
+    log_probs: list[float] = field(default_factory=list)
+    """Of the probe, under the new weights; empty if none was asked for."""
+    probe_seconds: float = 0.0
 
 
 class RolloutWorker(Worker):
@@ -41,6 +45,7 @@ class RolloutWorker(Worker):
     def __init__(self, spec: EngineSpec) -> None:
         self._engine: Engine = ENGINES.load(spec.rollout.name)(spec)
         self._sync: _Sync | None = None
+        self._reader = SharedReader()
 
     @dispatch(Arguments.SPLIT, streams=True)
     def generate(self, requests: Sequence[Request]) -> Iterator[list[Rollout]]:
@@ -55,15 +60,30 @@ class RolloutWorker(Worker):
         self._sync = _Sync(version, self._engine)
 
     @dispatch()
-    def receive_bucket(self, bucket: Bucket) -> None:
-        """Take a bucket. Waits while the engine still loads the one before."""
-        self._current_sync().receive(bucket)
+    def receive_bucket(self, part: Bucket | SharedBucket) -> frozenset[str] | None:
+        """Take a bucket. Waits while the engine still loads the one before.
+
+        Returns:
+            The slots of shared memory that the engine still reads; None when it cannot see this bucket's memory, and
+            the bucket must be sent itself.
+        """
+        sync = self._current_sync()
+        bucket = self._reader.open(part) if isinstance(part, SharedBucket) else part
+        if bucket is None:
+            return None
+        sync.receive(bucket)
+        return self._reader.held()
 
     @dispatch()
-    def finish_sync(self) -> SyncReport:
-        """Wait until the engine has loaded everything."""
+    def finish_sync(self, token_ids: Sequence[int] = ()) -> SyncReport:
+        """Wait until the engine has loaded everything, and let it score `token_ids` (at once: a call costs time)."""
         sync, self._sync = self._current_sync(), None
-        return sync.finish()
+        report = sync.finish()
+        if not token_ids:
+            return report
+        start = time.perf_counter()
+        log_probs = self._engine.log_probs(token_ids)
+        return replace(report, log_probs=log_probs, probe_seconds=time.perf_counter() - start)
 
     @dispatch()
     def probe(self, token_ids: Sequence[int]) -> list[float]:
@@ -143,21 +163,23 @@ class RolloutPool:
         self.weight_version = NO_WEIGHTS
         self.group.begin_sync(version)
 
-    def finish_sync(self, sent: Sequence[str]) -> list[SyncReport]:
-        """Wait until all engines have loaded their weights; `sent` are the digests of the buckets the trainer sent.
+    def finish_sync(self, sent: Sequence[str], token_ids: Sequence[int] = ()) -> list[SyncReport]:
+        """Wait until all engines have loaded their weights, and have scored `token_ids` with them.
 
-        Raises WeightSyncError when an engine received something else.
+        `sent` are the digests of the buckets the trainer sent. Raises WeightSyncError when an engine received something
+        else.
         """
-        reports: list[SyncReport] = self.group.finish_sync()
+        reports: list[SyncReport] = self.group.finish_sync(list(token_ids))
         for number, report in enumerate(reports):
             compare_digests(sent, report.digests, f"rollout engine {number}")
         self.weight_version = reports[0].version
         return reports
 
     def verify(self, now: list[list[float]], trainer_log_probs: Sequence[float], threshold: float) -> float:
-        """Compare what engines (`now`, from `probe`) and trainer say about the same sequence after a sync.
+        """Compare what engines and trainer say about the same sequence after a sync.
 
-        Returns the largest of the engines' mean gaps, in nats. Raises WeightSyncError beyond `threshold`.
+        `now` is the engines' part, from `finish_sync` or `probe`. Returns the largest of their mean gaps, in nats.
+        Raises WeightSyncError beyond `threshold`.
         """
         before = self._last_probe
         gaps = [
