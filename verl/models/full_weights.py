@@ -34,9 +34,9 @@ def full_weights(
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield (Hugging Face name, whole tensor) for every weight; adapters are merged into their base.
 
-    A collective: every rank must exhaust it. The embedding, usually the largest of all, comes last, so that who loads what
-    comes can begin early. With tied embeddings `lm_head.weight` comes too, because some engines keep a copy of it that an
-    update of the embedding alone would leave stale.
+    A collective: every rank must exhaust it. The embedding, usually the largest of all, comes last, so that who loads
+    what comes can begin early. With tied embeddings `lm_head.weight` comes too, because some engines keep a copy of it
+    that an update of the embedding alone would leave stale.
     """
     parameters = {name.removeprefix("lm."): value for name, value in model.named_parameters(remove_duplicate=False)}
     scale = lora_scale(config)
