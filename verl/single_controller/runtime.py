@@ -35,6 +35,7 @@ def start_ray(ray_init: Mapping[str, Any]) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_process_group_cleanup_enabled", "1")  # a worker's own processes end with it
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # workers without a GPU keep their environment
+    os.environ.setdefault("RAY_worker_niceness", "0")  # workers are the run itself; Ray's 15 lets all else go first
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
     address = ray_init.get("address") or os.environ.get("RAY_ADDRESS") or "local"
     if address == "local":
