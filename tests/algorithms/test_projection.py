@@ -253,6 +253,48 @@ def test_streamed_policy_gradients_are_the_plain_ones(case, mode, rollout_is, en
         assert error_of(actual, value) < 1e-8
 
 
+@pytest.mark.parametrize("topk", [5, None])
+@pytest.mark.parametrize("tokens_per_tile", [None, 3])
+def test_rows_are_coupled_with_and_without_a_teacher(topk, tokens_per_tile):
+    """Sequence weights look at whole rows; an entropy bonus brings in the rows that nobody teaches."""
+    case = EXAMPLE | {"rollout_is": "sequence", "tokens_per_tile": tokens_per_tile}
+    settings_ = SelfDistillationConfig(distillation_topk=topk, is_clip=None, alpha=0.5)
+    actor = {"self_distillation": settings_, "entropy_coeff": 0.1}
+    tokens, hidden, head, terms = widened(case)
+    hidden.requires_grad_()
+    head.weight.requires_grad_()
+    lengths, is_taught = list(tokens.lengths), torch.tensor(tokens.is_taught)
+    s = plain_logits(hidden, head, 1.0).log_softmax(-1)
+    t = torch.zeros_like(s)
+    t[is_taught.repeat_interleave(torch.tensor(lengths))] = plain_logits(
+        terms[0].hidden, terms[0].head, 1.0
+    ).log_softmax(-1)
+    sampled = s.gather(-1, tokens.ids[:, None]).squeeze(-1)
+    weights = torch.zeros_like(sampled)
+    for part in torch.arange(len(sampled)).split(lengths):
+        log_ratio = ((sampled.detach() - tokens.rollout_log_probs) * tokens.mask)[part].sum()
+        weights[part] = log_ratio.clamp(-20, 20).exp().clamp(max=2.0)
+    top = s.detach().topk(min(topk or s.shape[-1], s.shape[-1]), dim=-1).indices
+    kind = "topk" if topk else "all"
+    loss, _ = compute_self_distillation_loss(
+        rows_of(sampled, lengths),
+        rows_of(t.gather(-1, tokens.ids[:, None]).squeeze(-1), lengths),
+        rows_of(tokens.mask, lengths),
+        settings_,
+        **{f"student_{kind}_log_probs": rows_of(s.gather(-1, top), lengths)},
+        **{f"teacher_{kind}_log_probs": rows_of(t.gather(-1, top), lengths)},
+        self_distillation_mask=is_taught.double(),
+        rollout_is_weights=rows_of(weights, lengths),
+    )
+    entropy = -(s.exp() * s).sum(-1)
+    loss = loss - 0.1 * (entropy * tokens.mask).sum() / tokens.mask.sum()
+    tokens, *rest = widened(case)
+    tokens = dataclasses.replace(tokens, old_log_probs=None)
+    expected = (loss, *gradients_of(loss, hidden, head.weight))
+    for actual, value in zip(streamed(case, "sdpo", actor, tokens, *rest), expected, strict=True):
+        assert error_of(actual, value) < 1e-8
+
+
 @given(
     n=st.integers(1, 4),
     size=st.integers(1, 300),

@@ -92,8 +92,9 @@ class _Gradients:
     divergence: Tensor | None = None
 
     def of(self, rows: slice) -> _Gradients:
-        """The part that belongs to some tokens."""
-        return _Gradients(**{name: value[rows] for name, value in vars(self).items() if value is not None})
+        """The part that belongs to some tokens; tokens without a teacher have less."""
+        present = {name: value for name, value in vars(self).items() if value is not None and rows.start < len(value)}
+        return _Gradients(**{name: value[rows] for name, value in present.items()})
 
 
 @dataclass(frozen=True)
