@@ -39,10 +39,22 @@ def test_a_killed_run_trains_on_every_prompt_once(quickstart, tmp_path):
     assert len(set(prompts)) == len(prompts) == 6 * 8
 
 
+def heed_interrupts():
+    """What a shell starts in the background ignores them, and so would the run."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_an_interrupted_run_ends(quickstart, tmp_path):
     command = quickstart.command(tmp_path, *SETTINGS, "trainer.total_training_steps=1000", "trainer.test_freq=-1")
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
+    )
     wait_for_step(process, tmp_path, 2)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
