@@ -133,7 +133,7 @@ def _map(shared: SharedBucket) -> mmap.mmap | None:
     except OSError:  # another machine, another container, or another user's process
         return None
     try:
-        if not os.readlink(f"/proc/self/fd/{file}").startswith(shared.slot):
+        if os.readlink(f"/proc/self/fd/{file}") != f"{shared.slot} (deleted)":  # how the kernel shows such memory
             return None
         return mmap.mmap(file, 0, prot=mmap.PROT_READ)
     finally:
