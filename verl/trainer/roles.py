@@ -30,6 +30,14 @@ from verl.workers.rollout import RolloutPool, RolloutWorker
 
 logger = logging.getLogger(__name__)
 
+KEEPS_FREED_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+}
+"""For engines on a CPU. They allocate a whole model anew in every weight sync, and by default glibc gives the old one
+back to the kernel each time: mapping fresh pages took a third of the sync (`tests/benchmarks/weight_sync.py`)."""
+
 
 @dataclass(frozen=True)
 class Roles:
@@ -69,6 +77,7 @@ def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
             num_ranks=num_engines(config, has_gpus),
             pool=pool if has_gpus else None,
             slots_per_rank=config.actor_rollout_ref.rollout.tensor_model_parallel_size if has_gpus else 1,
+            env={} if has_gpus else KEEPS_FREED_MEMORY,
             log_dir=log_dir,
         )
         actor = RayWorkerGroup(
