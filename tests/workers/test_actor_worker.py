@@ -8,6 +8,7 @@ import torch
 from training_case import TAUGHT, TEMPERATURE, VOCAB, make_actor, make_config, part, save_tiny, teacher_of, weights_of
 from transformers import AutoModelForCausalLM
 
+from verl.checkpoint import CheckpointError
 from verl.config.forwards import ForwardLimits
 from verl.protocol import MiniBatch, Row, count_totals, plan_mini_batch
 from verl.weights import SharedReader, digest
@@ -184,7 +185,7 @@ def test_lora_teacher_cannot_come_from_another_model(path):
 
 def test_checkpoint_without_teacher_is_refused_by_a_run_with_one(path, tmp_path):
     make_actor(make_config(path, loss_mode="sft")).save_checkpoint(str(tmp_path))
-    with pytest.raises(ValueError, match="no teacher"):
+    with pytest.raises(CheckpointError, match="no teacher"):
         make_actor(make_config(path)).load_checkpoint(str(tmp_path))
 
 

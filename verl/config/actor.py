@@ -85,6 +85,9 @@ class CheckpointConfig(Node):
 
     save_contents: list[str] = field(default_factory=lambda: ["model", "optimizer", "extra"])
     """Parts of a checkpoint; add `hf_model` to export a Hugging Face folder with each one."""
+    async_save: bool = True
+    """Train on while a checkpoint is written. The step waits only until each rank has copied its weights, optimizer
+    and teacher, which takes as much host memory again; off waits until the checkpoint is complete."""
 
     def problems(self) -> list[str]:
         needed, known = {"model", "optimizer", "extra"}, {"model", "optimizer", "extra", "hf_model"}

@@ -25,7 +25,7 @@ def missing_files(config: PPOConfig) -> list[str]:
     problems += model_folder("actor_rollout_ref.ref.model.path", config.actor_rollout_ref.ref.model.path)
     problems += custom_code("custom_reward_function", config.custom_reward_function)
     problems += custom_code("data.custom_cls", config.data.custom_cls)
-    return problems + resume_folder(config.trainer)
+    return problems + resume_folder(config.trainer) + unwritable_folders(config.trainer)
 
 
 def _missing(key: str, files: Iterable[str]) -> list[str]:
@@ -82,10 +82,29 @@ def resume_folder(trainer: TrainerConfig) -> list[str]:
     return [f"trainer.resume_from_path={path}: there is no such folder"]
 
 
+def unwritable_folders(trainer: TrainerConfig) -> list[str]:
+    """Folders that the run writes to and cannot: nothing is made here, the nearest one that exists is asked."""
+    run_folder = trainer.default_local_dir or "checkpoints"
+    folders = {"default_local_dir": run_folder, "rollout_data_dir": trainer.rollout_data_dir}
+    folders["validation_data_dir"] = trainer.validation_data_dir
+    problems = {f"trainer.{key}={folder}": folder and _not_writable(folder) for key, folder in folders.items()}
+    return [f"{key}: {problem}" for key, problem in problems.items() if problem]
+
+
+def _not_writable(folder: str) -> str | None:
+    path = Path(folder).expanduser().absolute()
+    existing = next(part for part in [path, *path.parents] if part.exists())
+    if not existing.is_dir():
+        return f"cannot be a folder, because {existing} is a file"
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return f"{existing} cannot be written to (its permissions, or a read-only disk)"
+    return None
+
+
 def sft_missing_files(config: SFTConfig) -> list[str]:
     """Files and folders that are not on this machine."""
     problems = _missing("data.train_files", config.data.train_files or [])
     problems += _missing("data.val_files", config.data.val_files or [])
     problems += model_folder("model.path", config.model.path)
     problems += model_folder("model.tokenizer_path", config.model.tokenizer_path)
-    return problems + resume_folder(config.trainer)
+    return problems + resume_folder(config.trainer) + unwritable_folders(config.trainer)

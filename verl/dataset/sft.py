@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import array
+import hashlib
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from rich.progress import track
@@ -53,3 +55,12 @@ def _read_row(index: int, row: RawRow, tokenizer: TextTokenizer, config: SFTData
             " Raise it, or leave the row out."
         )
     return Row(prompt_ids=prompt_ids, response_ids=response_ids, response_mask=[1] * len(response_ids), index=index)
+
+
+def fingerprint_rows(rows: Iterable[Row]) -> str:
+    """A digest of the tokens of all rows, so that a resumed run notices other data, another order or tokenizer."""
+    digest = hashlib.sha256()
+    for row in rows:
+        for token_ids in (row.prompt_ids, row.response_ids):
+            digest.update(array.array("q", [len(token_ids), *token_ids]).tobytes())
+    return digest.hexdigest()

@@ -101,6 +101,17 @@ class Validation(BaseListener):
             print(f"[validation, step {step.number}] score {sample.reward.score:g}\n{prompt}{sample.response_text}\n")
 
 
+class CheckpointTime(BaseListener):
+    """Adds how long saving held up the run since the last line: a save comes after the line of its own step."""
+
+    def __init__(self, checkpoints: RunCheckpoints) -> None:
+        self.checkpoints = checkpoints
+
+    def after(self, step: Step) -> None:
+        if seconds := self.checkpoints.take_seconds():
+            step.timer.add("save_checkpoint", seconds)
+
+
 class Track(BaseListener):
     """Passes a step's metrics to the trackers."""
 

@@ -21,7 +21,7 @@ from verl.self_distillation.reprompt import Reprompt, count_reprompts, write_rep
 from verl.trainer.assemble import add_advantages, cut_updates, make_rows, updates_per_batch
 from verl.trainer.batch_metrics import Timer, batch_metrics, perf_metrics, staleness_metrics
 from verl.trainer.checkpointing import RunCheckpoints
-from verl.trainer.listeners import Listener, RolloutDump, SaveCheckpoints, Step, Track, Validation
+from verl.trainer.listeners import CheckpointTime, Listener, RolloutDump, SaveCheckpoints, Step, Track, Validation
 from verl.trainer.publish import Publisher
 from verl.trainer.roles import Roles, ray_roles
 from verl.trainer.run import recorded_run
@@ -44,8 +44,8 @@ def train(config: PPOConfig) -> None:
             config.trainer,
             roles.actor,
             data.sampler,
-            config.actor_rollout_ref.actor.checkpoint.save_contents,
-            data.fingerprint,
+            config.actor_rollout_ref.actor.checkpoint,
+            data.identity,
         )
         step = checkpoints.resume()
         run.tracking.start_from(step)
@@ -53,6 +53,7 @@ def train(config: PPOConfig) -> None:
         trainer.listeners = [
             *([RolloutDump(folder, data)] if (folder := config.trainer.rollout_data_dir) else []),
             *([Validation(trainer)] if data.validation else []),
+            CheckpointTime(checkpoints),
             Track(run.tracking),
             SaveCheckpoints(checkpoints, data.total_steps),
         ]

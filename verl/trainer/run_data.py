@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from verl.config import PPOConfig
-from verl.dataset import StatefulSampler, encode_messages, fingerprint, load_dataset
+from verl.dataset import DataIdentity, StatefulSampler, encode_messages, fingerprint, load_dataset
 from verl.models.loading import load_tokenizer
 from verl.rewards import check_isolation, check_sources
 from verl.types import Message, Prompt
@@ -23,7 +23,7 @@ class RunData:
     sampler: StatefulSampler
     total_steps: int
     vocab_size: int
-    fingerprint: str
+    identity: DataIdentity
     """Of the training prompts: a checkpoint goes on only with the same ones."""
 
     def next_prompts(self) -> list[Prompt]:
@@ -73,5 +73,5 @@ def load_run_data(config: PPOConfig) -> RunData:
         sampler=sampler,
         total_steps=total_steps,
         vocab_size=len(tokenizer),
-        fingerprint=fingerprint(train),
+        identity=DataIdentity.of(fingerprint(train), data.train_files or []),
     )

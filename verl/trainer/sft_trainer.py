@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from verl.config import ActorConfig, ActorRolloutRefConfig, PolicyLossConfig, SFTConfig
+from verl.config.actor import CheckpointConfig
 from verl.config.forwards import ForwardLimits, update_limits
-from verl.dataset import SFTDataset, StatefulSampler
+from verl.dataset import DataIdentity, SFTDataset, StatefulSampler, fingerprint_rows
 from verl.models.loading import load_tokenizer
 from verl.protocol import Row, mean_metrics, plan_mini_batch
 from verl.single_controller import WorkerGroup
@@ -46,7 +47,8 @@ def train(config: SFTConfig) -> Path:
         recorded_run(config, total_steps) as run,
         sft_workers(worker_config(config), trainer, total_steps, run_folder(trainer) / "logs") as workers,
     ):
-        checkpoints = RunCheckpoints(run.folder, trainer, workers, sampler, contents=["model"])
+        identity = DataIdentity.of(fingerprint_rows(rows), data.train_files or [])
+        checkpoints = RunCheckpoints(run.folder, trainer, workers, sampler, CheckpointConfig(), identity)
         step = checkpoints.resume()
         run.tracking.start_from(step)
         while step < total_steps:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from verl.algorithms.head import Head
 from verl.algorithms.projection import score, student_log_probs
+from verl.checkpoint import Commit
 from verl.config.root import ActorRolloutRefConfig, AlgorithmConfig, TrainerConfig
 from verl.models.device import DTYPES
 from verl.models.full_weights import export_huggingface, full_head, full_weights
@@ -31,10 +32,11 @@ from verl.single_controller.dispatch import Arguments, Results, dispatch
 from verl.single_controller.group import Receiver
 from verl.single_controller.worker import Worker
 from verl.weights import buckets
+from verl.workers.checkpoint_writer import CheckpointWriter
 from verl.workers.process_group import Place, join, leave
 from verl.workers.ref import RefWorker
 from verl.workers.send_weights import WeightSender
-from verl.workers.training_state import load_training_state, save_training_state
+from verl.workers.training_state import load_training_state, num_bytes, training_state
 from verl.workers.update import Learner, Outcome, response_tokens
 
 logger = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ class ActorWorker(Worker):
         self._learner: Learner | None = None
         self._ref: RefWorker | None = None
         self._sender: WeightSender | None = None
+        self._writer: CheckpointWriter | None = None
 
     @property
     def learner(self) -> Learner:
@@ -71,6 +74,13 @@ class ActorWorker(Worker):
         if self._learner is None:
             raise RuntimeError("The actor has no model yet: call setup() first.")
         return self._learner
+
+    @property
+    def writer(self) -> CheckpointWriter:
+        """Of checkpoints. Made with the first one, by all ranks at once; before that nothing is being written."""
+        if self._writer is None:
+            self._writer = CheckpointWriter()
+        return self._writer
 
     @property
     def model(self) -> PolicyModel:
@@ -116,6 +126,8 @@ class ActorWorker(Worker):
 
     def close(self) -> None:
         """Leave the group; a worker that was never set up has none."""
+        if self._writer is not None:
+            self._writer.close()
         if self._learner is not None:
             leave(self._learner.place)
 
@@ -237,14 +249,31 @@ class ActorWorker(Worker):
             torch.set_num_threads(num_threads)
 
     @dispatch()
-    def save_checkpoint(self, path: str) -> None:
-        """Write weights, optimizer, schedule, random state (`<path>/policy`) and the teacher (`<path>/teacher`)."""
-        save_training_state(path, self.learner, self._ref)
+    def save_checkpoint(self, path: str, commit: Commit | None = None, in_background: bool = False) -> None:
+        """Write weights, optimizer, schedule, random state (`<path>/policy`) and the teacher (`<path>/teacher`).
+
+        Args:
+            path: the folder.
+            commit: what makes a checkpoint of it when all ranks have written.
+            in_background: wait only for a copy of the state in host memory; `checkpoint_is_written` tells the rest.
+        """
+        self.writer.save(path, training_state(self.learner, self._ref), commit, in_background)
+
+    @dispatch()
+    def checkpoint_is_written(self, wait: bool = False) -> bool:
+        """Whether this rank's part of the last checkpoint is done. Raises CheckpointError if writing it failed."""
+        return self._writer is None or self._writer.is_done(wait)
+
+    @dispatch()
+    def checkpoint_bytes(self, with_export: bool = False) -> int:
+        """Bytes of this rank's part of a checkpoint, and of its part of the Hugging Face export beside it."""
+        states = training_state(self.learner, self._ref)
+        return num_bytes(states) + (num_bytes(dict(self.model.named_parameters())) if with_export else 0)
 
     @dispatch()
     def load_checkpoint(self, path: str) -> None:
         """Continue from `save_checkpoint`, whatever the number of ranks was then."""
-        load_training_state(path, self.learner, self._ref)
+        load_training_state(path, self.learner, self._ref, self.config.model.path)
 
     @dispatch()
     def export_huggingface(self, path: str) -> None:
