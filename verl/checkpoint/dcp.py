@@ -45,6 +45,12 @@ ADMITTED = DTYPES | {
 }
 
 
+Shapes = Mapping[str, tuple[int, ...] | None]
+"""By full name; None for what is not a tensor."""
+NUM_NAMED = 3
+"""Differing tensors that an error names."""
+
+
 def load_state(state: dict[str, Any], folder: str | Path, is_alone: bool = False) -> None:
     """Fill the tensors of `state` in place from a DCP folder, and replace its other values.
 
@@ -70,12 +76,44 @@ def reason(error: CheckpointException) -> str:
     return str(cause) if isinstance(cause, CheckpointError) else f"rank {rank}: {type(cause).__name__}: {cause}"
 
 
-def saved_shapes(folder: str | Path) -> dict[str, tuple[int, ...] | None]:
+def saved_shapes(folder: str | Path) -> Shapes:
     """What a DCP folder holds, by full name: shapes of tensors; None for other values."""
     saved: Mapping[str, Any] = SafeReader(str(folder)).read_metadata().state_dict_metadata
     return {
         name: tuple(entry.size) if isinstance(entry, TensorStorageMetadata) else None for name, entry in saved.items()
     }
+
+
+def check_model(
+    folder: Path, saved: Shapes, group: str, weights: Mapping[str, torch.Tensor], model_path: str | None
+) -> None:
+    """Refuse a checkpoint whose weights are not those of a model.
+
+    Args:
+        folder: for the message.
+        saved: `saved_shapes` of it.
+        group: what names of weights begin with there.
+        weights: the model's trained weights by name; sharded ones have their whole shape.
+        model_path: the model's, for the message.
+
+    Raises:
+        CheckpointError: names of weights, or their shapes, differ.
+    """
+    mine = {f"{group}.{name}": tuple(tensor.shape) for name, tensor in weights.items()}
+    theirs = {name: shape for name, shape in saved.items() if name.startswith(f"{group}.")}
+    names = [name for name in sorted(mine.keys() | theirs.keys()) if mine.get(name) != theirs.get(name)]
+    if not names:
+        return
+
+    def shape(shapes: Shapes, name: str) -> str:
+        return str(list(shapes[name] or ())) if name in shapes else "missing"
+
+    listed = "; ".join(f"{n} is {shape(theirs, n)} there and {shape(mine, n)} here" for n in names[:NUM_NAMED])
+    raise CheckpointError(
+        f"{folder} holds the weights of another model than model.path={model_path}, with its adapters if it has any:"
+        f" {len(names)} of {len(mine)} tensors differ, such as {listed}. Take the model and the LoRA settings it was"
+        " saved with, or start anew with trainer.resume_mode=disable in another run folder."
+    )
 
 
 class SafeReader(FileSystemReader):

@@ -53,7 +53,7 @@ class DataIdentity:
             if name not in now and entry["sha256"] not in hashes_now
         ]
         if not parts and [e["sha256"] for e in now.values()] != [e["sha256"] for e in before.values()]:
-            parts.append(f"the files are in another order ({', '.join(before)}; now {', '.join(now)})")
+            parts.append(f"the files are not those, or not in that order ({', '.join(before)}; now {', '.join(now)})")
         return parts
 
 

@@ -15,14 +15,11 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from verl.checkpoint import CheckpointError
-from verl.checkpoint.dcp import load_state, saved_shapes
+from verl.checkpoint.dcp import check_model, load_state, saved_shapes
 from verl.workers.ref import RefWorker
 from verl.workers.update import Learner
 
 logger = logging.getLogger(__name__)
-
-NUM_NAMED = 3
-"""Differing tensors that an error names."""
 
 
 def training_state(learner: Learner, ref: RefWorker | None) -> dict[str, dict[str, Any]]:
@@ -51,7 +48,7 @@ def load_training_state(path: str, learner: Learner, ref: RefWorker | None, mode
     """
     folder, state = Path(path, "policy"), _actor_state(learner)
     saved, random_state = saved_shapes(folder), _random_state(learner)
-    _check_model(folder, saved, state, model_path)
+    check_model(folder, saved, "model", state["model"], model_path)
     if random_state.keys() <= saved.keys():
         state |= random_state
     else:
@@ -67,36 +64,14 @@ def load_training_state(path: str, learner: Learner, ref: RefWorker | None, mode
         ref.load_state_dict(teacher)
 
 
-def _teacher_to_load(folder: Path, ref: RefWorker, model_path: str | None) -> dict[str, object]:
+def _teacher_to_load(folder: Path, ref: RefWorker, model_path: str | None) -> dict[str, Any]:
     if not folder.is_dir():
         raise CheckpointError(
             f"{folder.parent} holds no teacher, but this run needs one: it was saved by a run without a teacher."
         )
     state = ref.state_dict()
-    _check_model(folder, saved_shapes(folder), state, model_path)
+    check_model(folder, saved_shapes(folder), "weights", state["weights"], model_path)
     return state
-
-
-def _check_model(
-    folder: Path, saved: dict[str, tuple[int, ...] | None], state: dict[str, Any], model_path: str | None
-) -> None:
-    """Refuse a checkpoint whose weights are not those of this run's model."""
-    group = "model" if "model" in state else "weights"
-    mine = {f"{group}.{name}": tuple(tensor.shape) for name, tensor in state[group].items()}
-    theirs = {name: shape for name, shape in saved.items() if name.startswith(f"{group}.")}
-    names = [name for name in sorted(mine.keys() | theirs.keys()) if mine.get(name) != theirs.get(name)]
-    if not names:
-        return
-
-    def shape(shapes: dict[str, Any], name: str) -> str:
-        return str(list(shapes[name])) if name in shapes else "missing"
-
-    listed = "; ".join(f"{n} is {shape(theirs, n)} there and {shape(mine, n)} here" for n in names[:NUM_NAMED])
-    raise CheckpointError(
-        f"{folder} holds another model than model.path={model_path} with the adapters of this run: {len(names)} of"
-        f" {len(mine)} tensors differ, such as {listed}. Resume with the model and the LoRA settings it was saved with,"
-        " or start anew with trainer.resume_mode=disable in another run folder."
-    )
 
 
 def _actor_state(learner: Learner) -> dict[str, Any]:
