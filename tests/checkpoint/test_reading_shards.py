@@ -100,5 +100,5 @@ def test_damaged_metadata(folder, damage, message):
 
 
 def test_a_name_that_was_not_saved(folder):
-    with pytest.raises(CheckpointError, match="policy cannot be read: .*Missing key"):
+    with pytest.raises(CheckpointError, match=r"policy cannot be read: .*Missing key"):
         load_state({"num_updates": 0}, folder, is_alone=True)

@@ -1,60 +1,25 @@
-"""Whole runs (supervised, one rank, in this process) that save, resume, meet damage and other data, and are exported."""
+"""Whole runs (supervised, one rank, in this process) that save, resume, meet damage or other data, and are exported."""
 
 import json
 import logging
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from sft_runs import MODEL, ROOT, Runs, write_data
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from verl import model_merger
 from verl.checkpoint import CheckpointError
 from verl.checkpoint.__main__ import main
-from verl.config import SFTConfig
-from verl.config.checks import sft_problems
-from verl.config.files import sft_missing_files
-from verl.trainer.compose import compose
-from verl.trainer.sft_trainer import train
-
-ROOT = Path(__file__).resolve().parents[2]
-MODEL = ROOT / "recipes/embedded/model"
-
-
-def write_data(path, num_rows=6, word="light"):
-    rows = [{"prompt": f"{word} {i}", "response": f"kitchen {i}"} for i in range(num_rows)]
-    pq.write_table(pa.Table.from_pylist(rows), path)
 
 
 @pytest.fixture
 def run(tmp_path):
-    """`run(steps, *overrides)`: train in `<tmp_path>/run`, saving every step."""
-    write_data(tmp_path / "train.parquet")
-
-    def start(steps, *overrides, folder=tmp_path / "run"):
-        arguments = [
-            f"model.path={MODEL}",
-            f"data.train_files={tmp_path}/train.parquet",
-            "data.train_batch_size=2",
-            f"trainer.total_training_steps={steps}",
-            "trainer.save_freq=1",
-            f"trainer.default_local_dir={folder}",
-            "trainer.n_gpus_per_node=1",
-            "trainer.device=cpu",
-            "trainer.logger=[file]",
-            *overrides,
-        ]
-        (composed,) = compose(SFTConfig, "sft_trainer", arguments, lambda c: sft_problems(c) + sft_missing_files(c))
-        train(composed.config)
-        return folder
-
-    return start
+    return Runs(tmp_path)
 
 
 def losses(folder):

@@ -1,4 +1,4 @@
-"""A rank that saves, trains on and resumes; as a program, one of two gloo ranks: python checkpoint_case.py FOLDER PORT RANK."""
+"""A rank that saves, trains on and resumes. As a program one of two gloo ranks: checkpoint_case.py FOLDER PORT RANK."""
 
 import sys
 from pathlib import Path

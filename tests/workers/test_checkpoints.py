@@ -1,4 +1,4 @@
-"""What one or two ranks save is what they resume from, to the bit; and what happens to a checkpoint that does not fit."""
+"""What one or two ranks save is what they resume from, to the bit; and what becomes of a checkpoint that does not fit."""
 
 import socket
 import subprocess

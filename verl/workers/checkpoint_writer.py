@@ -18,8 +18,12 @@ from typing import Any, cast
 
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future as TorchFuture
 
 from verl.checkpoint import CheckpointError, Commit
 from verl.checkpoint.dcp import reason
@@ -27,6 +31,19 @@ from verl.checkpoint.dcp import reason
 logger = logging.getLogger(__name__)
 
 States = Mapping[str, dict[str, Any]]
+
+
+class _ShardWriter(FileSystemWriter):
+    """torch's writer. A full disk surfaces there as "unexpected pos 704 vs 598"; this one raises what the disk said."""
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> TorchFuture[list[WriteResult]]:
+        try:
+            return super().write_data(plan, planner)
+        except RuntimeError as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, OSError):
+                cause = cause.__cause__ or cause.__context__
+            raise cause or error from error
 
 
 class CheckpointWriter:
@@ -81,7 +98,7 @@ class CheckpointWriter:
     def _write(self, path: str, states: States, commit: Commit | None) -> None:
         try:
             for name, state in states.items():
-                save(state, checkpoint_id=str(Path(path, name)), process_group=self._group)
+                save(state, storage_writer=_ShardWriter(Path(path, name)), process_group=self._group)
             if commit and self._is_committer:
                 commit.run()
         except CheckpointException as error:
