@@ -1,4 +1,4 @@
-"""Disks that are full, read-only or limited, for real: small memory disks where root may mount them, file size limits."""
+"""Disks that are full, read-only or limited, for real: memory disks where root may mount them, and file size limits."""
 
 import json
 import resource

@@ -1,4 +1,4 @@
-"""What one or two ranks save is what they resume from, to the bit; and what becomes of a checkpoint that does not fit."""
+"""What one or two ranks save is what they resume from, to the bit; what becomes of a checkpoint that does not fit."""
 
 import socket
 import subprocess
@@ -153,3 +153,21 @@ def test_settings_of_the_optimizer_are_those_of_the_resumed_run(folder, one):
     worker = make_actor(config)
     worker.load_checkpoint(str(folder / "one" / "global_step_1" / "actor"))
     assert worker.learner.optimizer.param_groups[0]["weight_decay"] == 0.5
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_saves_in_the_background_what_it_had_at_the_call(folder, tmp_path):
+    if torch.distributed.is_initialized():  # by a test before, for the CPU only
+        torch.distributed.destroy_process_group()
+    config = make_config(str(folder / "tied"), teacher_update_rate=0.3)
+    worker, resumed = make_actor(config, device="cuda"), make_actor(config, device="cuda")
+    train_on(worker)
+    expected = everything(worker)
+    worker.save_checkpoint(str(tmp_path), in_background=True)
+    train_on(worker)
+    assert worker.checkpoint_is_written(wait=True)
+    resumed.load_checkpoint(str(tmp_path))
+    assert_equal(everything(resumed), expected)
+    resumed.close()
+    worker.close()
