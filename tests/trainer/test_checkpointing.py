@@ -84,6 +84,7 @@ def test_an_export_of_what_does_not_fit_says_so_and_writes_nothing(run, tmp_path
 
 def test_list_and_verify_say_what_is_whole(run, capsys):
     folder = run(2)
+    (folder / "global_step_3.tmp").mkdir()
     shard = next((folder / "global_step_1").rglob("*.distcp"))
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
@@ -93,10 +94,13 @@ def test_list_and_verify_say_what_is_whole(run, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split()[0] == "1" and "policy/__0_0.distcp was altered" in line for line in lines if line.strip())
     assert any(line.split()[0] == "2" and line.rstrip().endswith("whole") for line in lines if line.strip())
+    assert "global_step_3.tmp does not count: being written, or interrupted" in lines
     assert main(["verify", str(folder / "global_step_1")]) == 1
     assert main(["verify", str(folder / "global_step_2")]) == 0
     assert main(["list", str(folder / "global_step_1")]) == 1
     assert "has no checkpoints" in capsys.readouterr().err
+    assert main(["verify", str(folder / "global_step_7")]) == 1
+    assert "There is no checkpoint folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 from verl.checkpoint import CheckpointError, checkpoints, step_of, verify
+from verl.checkpoint.folders import PARTIAL, SET_ASIDE
 from verl.config import ConfigError
 from verl.trainer.memory import human
 
@@ -67,6 +68,9 @@ def list_run(run: Path, is_quick: bool) -> int:
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         date = datetime.fromtimestamp(folder.stat().st_mtime).isoformat(" ", "seconds")
         print(f"{step_of(folder):>6}  {human(size):>10}  {date}  {state}")
+    for path in sorted(run.glob(f"global_step_*{SET_ASIDE}")) + sorted(run.glob(f"global_step_*{PARTIAL}")):
+        why = "the run was begun again before it" if path.name.endswith(SET_ASIDE) else "being written, or interrupted"
+        print(f"{path.name} does not count: {why}")
     return 0 if all_whole else 1
 
 

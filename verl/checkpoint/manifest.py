@@ -60,6 +60,8 @@ def _size_problems(folder: Path, expected: dict[str, dict[str, Any]]) -> list[st
 
 def _read(folder: Path) -> dict[str, dict[str, Any]]:
     """The entries of a manifest by file name."""
+    if not folder.is_dir():
+        raise CheckpointError(f"There is no checkpoint folder {folder}.")
     if not (folder / MANIFEST).is_file():
         raise CheckpointError(f"{folder} is not a usable checkpoint: it has no {MANIFEST}, so it was never completed.")
     try:

@@ -71,7 +71,7 @@ class RunCheckpoints:
         if path := self._to_resume():
             step = self._load(path)
             logger.info("Resuming from %s", path)
-        if self.trainer.save_freq > 0 or self.trainer.save_last:
+        if (self.trainer.save_freq > 0 or self.trainer.save_last) and not self.trainer.val_only:
             needed = sum(self.workers.checkpoint_bytes("hf_model" in self.settings.save_contents))
             check_room(self.folder, needed)
         return step
