@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,29 @@ def test_a_background_write_that_fails_is_told_when_asked_and_by_the_next_save(f
     assert worker.checkpoint_is_written()
     worker.save_checkpoint(str(tmp_path / "y"))  # the next one is not harmed
     assert (tmp_path / "y" / "policy" / ".metadata").exists()
+
+
+class Held(Commit):
+    """A commit that waits for the test."""
+
+    may_go = threading.Event()
+
+    def run(self):
+        assert self.may_go.wait(60)
+        return super().run()
+
+
+def test_training_goes_on_while_a_checkpoint_is_being_written(folder, tmp_path):
+    worker = new_actor(folder)
+    partial = tmp_path / "global_step_1.tmp"
+    partial.mkdir()
+    worker.save_checkpoint(str(partial / "actor"), Held(partial), in_background=True)
+    train_on(worker)
+    assert not worker.checkpoint_is_written()
+    assert partial.exists() and not (tmp_path / "global_step_1").exists()
+    Held.may_go.set()
+    assert worker.checkpoint_is_written(wait=True)
+    verify(tmp_path / "global_step_1")
 
 
 def test_closing_completes_what_is_being_written(folder, tmp_path):
