@@ -11,6 +11,7 @@ from verl.trainer.listeners import BaseListener
 from verl.trainer.rl_trainer import RLTrainer
 from verl.trainer.roles import local_roles
 from verl.trainer.run_data import load_run_data
+from verl.trainer.writing import Writing
 from verl.types import Sample
 from verl.workers.actor import ActorWorker
 from verl.workers.rollout import RolloutWorker
@@ -78,7 +79,7 @@ def train(tmp_path):
             data.sampler.load_state_dict(sampler)
         record = Record(data)
         with local_roles(composed.config, total) as roles:
-            trainer = RLTrainer(composed.config, data, roles, step)
+            trainer = RLTrainer(composed.config, data, roles.actor, Writing(composed.config, data, roles, step), step)
             trainer.listeners = [record]
             trainer.fit()
         return record
