@@ -5,7 +5,7 @@
     status.json     running, finished or failed with the reason; `running` with a dead process means it was killed
     metrics.jsonl   one line for each step (`verl.tracking.file`)
 
-Files are replaced whole, so a reader or a crash never meets half of one.
+Files are replaced whole, so a reader or a crash never meets half of one. Secrets are hidden (`verl.config.secrets`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 
 import yaml
 
+from verl.config.secrets import redact, secrets_of
 from verl.tracking.base import Outcome
 
 CONFIG_FILE = "config.yaml"
@@ -53,12 +54,14 @@ def record_start(folder: str | os.PathLike[str], config: Mapping[str, Any], seed
     """
     folder = Path(folder)
     plain = json.loads(json.dumps(config, default=str))  # tuples and paths become what YAML can say
+    secrets = secrets_of(plain)
+    plain = redact(plain, secrets)
     write_atomically(folder / CONFIG_FILE, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
     record = {
         "seeds": dict(seeds),
         "versions": versions(),
         "machine": {"host": socket.gethostname(), "platform": platform.platform(), "num_cpus": os.cpu_count()},
-        "command": sys.argv,
+        "command": redact(sys.argv, secrets),
     }
     write_atomically(folder / RUN_FILE, json.dumps(record, indent=2) + "\n")
     status = {"status": "running", "reason": "", "started": _now(), "pid": os.getpid(), "host": socket.gethostname()}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from verl.config import ConfigError
+from verl.config.secrets import redact, secrets_of
 from verl.trainer.compose import Check, Composed, compose
 
 ConfigT = TypeVar("ConfigT")
@@ -36,14 +37,16 @@ class Door(Generic[ConfigT]):
 
     def open(self, argv: Sequence[str] | None = None) -> int:
         """Go through the door with a command line; returns the exit status."""
+        arguments = sys.argv[1:] if argv is None else argv
+        secrets = secrets_of({key: value for key, _, value in (argument.partition("=") for argument in arguments)})
         try:
-            runs = compose(self.cls, self.preset, sys.argv[1:] if argv is None else argv, self._check)
+            runs = compose(self.cls, self.preset, arguments, self._check)
         except ConfigError as error:
             print(f"{self.cls.__name__} cannot be made: {len(error.problems)} problem(s)", file=sys.stderr)
-            print(*[f"  - {problem}" for problem in error.problems], sep="\n", file=sys.stderr)
+            print(*[redact(f"  - {problem}", secrets) for problem in error.problems], sep="\n", file=sys.stderr)
             return 2
         for run in runs:
-            if status := self._start(run):
+            if status := self._start(run, secrets):
                 return status
         return 0
 
@@ -51,10 +54,10 @@ class Door(Generic[ConfigT]):
         missing = [] if config.trainer.dry_run else self.missing_files(config)
         return self.problems(config) + missing
 
-    def _start(self, run: Composed[ConfigT]) -> int:
+    def _start(self, run: Composed[ConfigT], secrets: set[str]) -> int:
         for note in run.notes:
-            print(f"note: {note}", file=sys.stderr)
-        _show_progress()
+            print(redact(f"note: {note}", secrets), file=sys.stderr)
+        _show_progress(secrets)
         config: Any = run.config
         if config.trainer.dry_run:
             self.plan(config, self.missing_files(config))
@@ -65,22 +68,35 @@ class Door(Generic[ConfigT]):
             print("interrupted", file=sys.stderr)
             return 130
         except Exception as error:
-            _tell(error)
+            _tell(error, secrets)
             return 1
         return 0
 
 
-def _show_progress() -> None:
+class _Redacting(logging.Formatter):
+    """Messages without secrets."""
+
+    def __init__(self, secrets: set[str]) -> None:
+        super().__init__()
+        self.secrets = secrets
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record), self.secrets)
+
+
+def _show_progress(secrets: set[str]) -> None:
     """Let our own modules' messages through to the console, and no library's chatter."""
     logger = logging.getLogger("verl")
     if not logger.handlers:
-        logger.addHandler(logging.StreamHandler())
+        handler = logging.StreamHandler()
+        handler.setFormatter(_Redacting(secrets))
+        logger.addHandler(handler)
         logger.setLevel(logging.INFO)
 
 
-def _tell(error: Exception) -> None:
+def _tell(error: Exception, secrets: set[str]) -> None:
     """Our own errors are written for people and stand alone; any other comes with its traceback."""
     if type(error).__module__.startswith("verl."):
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(redact(f"{type(error).__name__}: {error}", secrets), file=sys.stderr)
     else:
-        traceback.print_exception(error)
+        print(redact("".join(traceback.format_exception(error)), secrets), file=sys.stderr)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from verl.config import PPOConfig, SFTConfig
 from verl.config.root import TrainerConfig
+from verl.config.secrets import redact, secrets_of
 from verl.tracking import Tracking, record_end, record_start
 
 
@@ -33,13 +34,14 @@ def recorded_run(config: PPOConfig | SFTConfig, total_steps: int) -> Iterator[Ru
     trainer = config.trainer
     folder = run_folder(trainer)
     plain = dataclasses.asdict(config)
+    secrets = secrets_of(plain)
     data_seed = config.data.seed if config.data.seed is not None else trainer.seed
     record_start(folder, plain, {"trainer": trainer.seed, "data": data_seed})
     tracking = Tracking(
         trainer.project_name,
         trainer.experiment_name or folder.name,
         trainer.logger,
-        plain,
+        redact(plain, secrets),
         trainer.group_name,
         folder,
         total_steps,
@@ -49,7 +51,7 @@ def recorded_run(config: PPOConfig | SFTConfig, total_steps: int) -> Iterator[Ru
     except BaseException as error:
         tracking.finish("failed")
         reason = str(error).strip().splitlines()
-        record_end(folder, "failed", reason[0] if reason else type(error).__name__)
+        record_end(folder, "failed", redact(reason[0] if reason else type(error).__name__, secrets))
         raise
     tracking.finish("finished")
     record_end(folder, "finished")

@@ -16,6 +16,7 @@ from verl.protocol import Row, mean_metrics, plan_mini_batch
 from verl.single_controller import WorkerGroup
 from verl.trainer.batch_metrics import Timer
 from verl.trainer.checkpointing import RunCheckpoints
+from verl.trainer.guards import NonFiniteLimit
 from verl.trainer.roles import sft_workers
 from verl.trainer.run import recorded_run, run_folder
 
@@ -47,6 +48,7 @@ def train(config: SFTConfig) -> Path:
         sft_workers(worker_config(config), trainer, total_steps, run_folder(trainer) / "logs") as workers,
     ):
         checkpoints = RunCheckpoints(run.folder, trainer, workers, sampler, contents=["model"])
+        limit = NonFiniteLimit(trainer.max_nonfinite_updates)
         step = checkpoints.resume()
         run.tracking.start_from(step)
         while step < total_steps:
@@ -58,6 +60,7 @@ def train(config: SFTConfig) -> Path:
             if validation and (step == total_steps or (trainer.test_freq > 0 and step % trainer.test_freq == 0)):
                 metrics["val/loss"] = validation_loss(workers, list(validation), limits)
             run.tracking.log(metrics | timer.metrics(), step)
+            limit.check(step, workers.update_results())
             checkpoints.save_if_due(step, total_steps)
         folder = run.folder / "huggingface"
         workers.export_huggingface(str(folder))
