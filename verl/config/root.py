@@ -152,8 +152,8 @@ class TrainerConfig(Node):
     """An update whose loss, gradient or log-probs are nan or inf is skipped, and its batch dumped to
     <run folder>/nonfinite/step_N. After so many in a row the run stops; null: never."""
     max_rollout_log_prob_gap: Annotated[float, Range(above=0)] | None = 0.5
-    """Mean absolute difference of the engine's and the trainer's log-probs, in nats, that ends the run after 2 steps;
-    null: never."""
+    """Mean absolute difference of the engine's and the trainer's log-probs, in nats, that ends the run after 2 steps
+    above it; twice that for responses that are one update behind. null: never."""
     record: str | None = None
     """Write what each step saw (prompts, responses, rewards, teacher prompts) to this folder: step_N.parquet."""
     replay: str | None = None

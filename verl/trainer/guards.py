@@ -140,6 +140,9 @@ def _name(sample: Sample) -> str:
 class GapGuard(BaseListener):
     """Ends a run whose engines and trainer disagree about the probabilities of what was written.
 
+    Responses that are behind the weights differ by what was learnt since, so for each update that they are behind the
+    limit is allowed once more.
+
     Args:
         limit: `trainer.max_rollout_log_prob_gap`, nats.
     """
@@ -149,26 +152,21 @@ class GapGuard(BaseListener):
         self.seen: list[float] = []
 
     def after(self, step: Step) -> None:
-        gap = step.metrics.get(GAP)
-        self.seen = [*self.seen, gap] if gap is not None and gap > self.limit else []
+        staleness = step.metrics.get("training/rollout_staleness", 0.0)
+        gap, allowed = step.metrics.get(GAP), self.limit * (1 + staleness)
+        self.seen = [*self.seen, gap] if gap is not None and gap > allowed else []
         if len(self.seen) < MAX_STEPS_ABOVE_GAP:
             return
         shown = ", ".join(f"{value:.3g}" for value in self.seen)
-        staleness = step.metrics.get("training/rollout_staleness", 0.0)
+        stale = f" times 1 + {staleness:g} updates that the responses are behind the weights" if staleness else ""
         raise RunStopped(
             f"Engines and trainer disagree: {GAP} (mean absolute difference of the responses' log-probs) was {shown}"
             f" nats in steps {step.number - len(self.seen) + 1} to {step.number}, more than"
-            f" trainer.max_rollout_log_prob_gap={self.limit:g}. {_probable_cause(staleness)} If this is meant, raise"
-            " the limit or set it to null."
+            f" trainer.max_rollout_log_prob_gap={self.limit:g}{stale}. Probable causes: the engine samples from another"
+            " distribution than the trainer computes (actor_rollout_ref.rollout.temperature, top_p, top_k; keep top_p=1"
+            " and top_k=-1 in training); another precision (actor_rollout_ref.rollout.dtype against"
+            " actor.fsdp_config.compute_dtype, quantisation in engine_kwargs); weights of the engine that went wrong"
+            " after they were verified; a prompt that the engine saw otherwise than the trainer (chat template, special"
+            " tokens); or updates that are too large (actor.optim.lr). If the difference is meant, raise the limit or"
+            " set it to null."
         )
-
-
-def _probable_cause(staleness: float) -> str:
-    stale = f" Responses are {staleness:g} update(s) behind the weights: lower the learning rate." if staleness else ""
-    return (
-        f"{stale} Probable causes: the engine samples from another distribution than the trainer computes"
-        " (actor_rollout_ref.rollout.top_p, top_k or temperature; keep top_p=1, top_k=-1 in training), another"
-        " precision (actor_rollout_ref.rollout.dtype against actor.fsdp_config.compute_dtype, quantisation in"
-        " engine_kwargs), engine weights that went wrong after they were verified, or many large updates on one batch"
-        " (actor.ppo_mini_batch_size, ppo_epochs)."
-    ).strip()

@@ -125,14 +125,15 @@ def read_step(path: Path, number: int) -> Batch:
     """What `write_step` wrote. Raises RecordingError for a file that is damaged or of another step."""
     try:
         table = pq.read_table(path)
-        if (found := (table.schema.metadata or {}).get(b"step", b"?").decode()) != str(number):
-            raise RecordingError(f"{path} holds step {found}, not step {number}: it was renamed or copied.")
         rows = table.cast(COLUMNS).to_pylist()
         samples = [_sample(row) for row in rows]
         has_teacher = bool(rows) and rows[0]["reprompt"] is not None
-        return Batch(samples, [_reprompt(row) for row in rows] if has_teacher else None)
-    except (pa.ArrowException, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        batch = Batch(samples, [_reprompt(row) for row in rows] if has_teacher else None)
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise RecordingError(f"{path} cannot be read: it is damaged or no file of a recording ({error}).") from error
+    if (found := (table.schema.metadata or {}).get(b"step", b"?").decode()) != str(number):
+        raise RecordingError(f"{path} holds step {found}, not step {number}: it was renamed or copied.")
+    return batch
 
 
 def _to_row(sample: Sample, reprompt: Reprompt | None) -> dict[str, Any]:
