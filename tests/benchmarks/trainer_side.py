@@ -33,7 +33,7 @@ def main():
     data = load_run_data(config)
     with tempfile.TemporaryDirectory() as folder, ray_roles(config, MANY_STEPS, Path(folder)) as roles:
         source = Writing(config, data, roles, step=0)
-        trainer = RLTrainer(config, data, roles.actor, source)
+        trainer = RLTrainer(config, data, roles, source)
         source.publish(version=0)
         waits = time_rewards(roles.rewards)
         number = 0

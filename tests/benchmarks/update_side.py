@@ -18,7 +18,7 @@ from sides import Channel
 from workload import batch_rows, quickstart
 
 from verl.trainer.rl_trainer import RLTrainer
-from verl.trainer.roles import sft_workers
+from verl.trainer.roles import ActorRole, sft_workers
 
 MANY_STEPS = 1_000_000
 
@@ -32,7 +32,7 @@ def main():
         sft_workers(roles_config, config.trainer, MANY_STEPS, Path(folder)) as actor,
     ):
         no_data, no_engines = SimpleNamespace(), SimpleNamespace()
-        trainer = RLTrainer(config, no_data, actor, no_engines)
+        trainer = RLTrainer(config, no_data, ActorRole(actor), no_engines)
         processes = ranks()
         channel.send({"ranks": actor.world_size})
         number = 0

@@ -31,6 +31,14 @@ def test_only_updates_in_a_row_count():
         limit.check(4, [[BAD] * 4])
 
 
+def test_a_step_is_looked_at_only_when_something_was_skipped():
+    limit = NonFiniteLimit(3)
+    limit.check(1, [[BAD, BAD]])
+    assert limit.is_touched_by({"actor/skipped_steps": 1.0, "actor/grad_norm": 1.0})
+    assert not limit.is_touched_by({"actor/skipped_steps": 0.0}) and limit.in_a_row == 2  # nothing counted
+    assert not limit.is_touched_by({"actor/skipped_steps": 0.0, "actor/grad_norm": 1.0}) and limit.in_a_row == 0
+
+
 def test_without_a_limit_nothing_ends():
     limit = NonFiniteLimit(None)
     limit.check(1, [[BAD] * 50])
@@ -91,7 +99,7 @@ def train(tmp_path):
                 step = source.start_from(0)
             else:
                 source, step = Writing(written_with or config, data, roles, 0), 0
-            trainer = RLTrainer(config, data, roles.actor, source, step)
+            trainer = RLTrainer(config, data, roles, source, step)
             dump = partial(dump_batch, config=config, data=data)
             trainer.listeners = [keep, *make_guards(config.trainer, roles.actor, tmp_path / "run", dump)]
             try:

@@ -42,7 +42,7 @@ def train(tmp_path):
             data.sampler.load_state_dict(sampler)
         record = Record(data)
         with local_roles(config, total) as roles:
-            trainer = RLTrainer(config, data, roles.actor, Writing(config, data, roles, step), step)
+            trainer = RLTrainer(config, data, roles, Writing(config, data, roles, step), step)
             trainer.listeners = [record]
             trainer.fit()
         return record

@@ -78,11 +78,12 @@ def run_healthy(folder: Path, info: RankInfo | None = None) -> dict:
     return {"next": weights_of(worker), "results": worker.update_results()}
 
 
-def run_poisoned_weights(folder: Path, info: RankInfo | None = None) -> dict:
-    """A weight of the student is inf: every sample is."""
+def run_poisoned_weights(of: str, folder: Path, info: RankInfo | None = None) -> dict:
+    """A weight of the student, or of the teacher, is inf."""
     worker = grpo_actor(folder, info)
+    model = worker.model if of == "student" else worker.learner.teacher.model
     with torch.no_grad():
-        weight = worker.model.lm.get_decoder().norm.weight
+        weight = model.lm.get_decoder().norm.weight
         (weight.to_local() if hasattr(weight, "to_local") else weight)[:1] = inf
     before = state_of(worker)
     worker.update_policy([part(GRPO, worker, 1)] * 2)

@@ -13,5 +13,5 @@ if __name__ == "__main__":
     info = RankInfo(rank, 2, rank, "127.0.0.1", port)
     results = {name: run_spoilt(name, folder, info) for name in SPOILT}
     results["healthy"] = run_healthy(folder, info)
-    results["weights"] = run_poisoned_weights(folder, info)
+    results |= {of: run_poisoned_weights(of, folder, info) for of in ("student", "teacher")}
     torch.save(results, folder / f"spoilt{rank}.pt")

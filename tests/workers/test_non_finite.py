@@ -25,7 +25,8 @@ def folder(tmp_path_factory):
 def one_rank(folder):
     """Results of one rank, as a list of one."""
     results = {name: run_spoilt(name, folder) for name in SPOILT}
-    return [results | {"healthy": run_healthy(folder), "weights": run_poisoned_weights(folder)}]
+    results |= {of: run_poisoned_weights(of, folder) for of in ("student", "teacher")}
+    return [results | {"healthy": run_healthy(folder)}]
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +82,13 @@ def test_nan_where_the_policy_wrote_nothing_is_harmless(ranks):
         assert [result.outcome for result in rank["healthy"]["results"]] == [Outcome.DONE]
 
 
-def test_spoilt_weights_name_every_sample(ranks):
+@pytest.mark.parametrize(
+    ("of", "what"), [("student", "the student's log-probs"), ("teacher", "the teacher's hidden states")]
+)
+def test_spoilt_weights_name_every_sample_they_touch(of, what, ranks):
     for rank in ranks:
-        assert_equal(rank["weights"]["after"], rank["weights"]["before"])
+        assert_equal(rank[of]["after"], rank[of]["before"])
+    touched = {row.index for row in TAUGHT if of == "student" or row.is_taught}
     for number in (0, 1):
-        found = {finding for rank in ranks for finding in rank["weights"]["results"][number].non_finite}
-        assert found == {NonFinite(row.index, "the student's log-probs") for row in TAUGHT}
+        found = {finding for rank in ranks for finding in rank[of]["results"][number].non_finite}
+        assert found == {NonFinite(index, what) for index in touched}

@@ -166,7 +166,7 @@ class TrainerConfig(Node):
         if self.resume_mode == "resume_path" and not self.resume_from_path:
             problems.append("resume_from_path=null: resume_mode=resume_path needs the folder of a checkpoint")
         if self.replay and self.record:
-            problems.append(f"record={self.record}: a replay has nothing new to record; take record or replay out")
+            problems.append(f"record={self.record}: a replay has no rollouts to record; take record or replay out")
         if self.replay and self.val_only:
             problems.append("val_only=True: a replay has no engines to validate with; take val_only or replay out")
         return problems

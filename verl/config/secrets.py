@@ -26,31 +26,37 @@ def is_secret_name(name: str) -> bool:
     return NAME.search(name) is not None
 
 
-def secrets_of(config: Any = None) -> set[str]:
-    """Values of the environment's secrets, and of keys of a nested configuration that are named like secrets."""
-    found = {value for name, value in os.environ.items() if is_secret_name(name)}
-    found |= {str(value) for name, value in _leaves(config) if is_secret_name(name) and value is not None}
-    return found - {"", HIDDEN}
+_told: set[str] = set()
 
 
-def redact(value: Any, secrets: set[str] | None = None) -> Any:
+def learn(config: Any) -> None:
+    """Remember the values of a nested configuration's keys that are named like secrets, until the process ends."""
+    _told.update(_named_in(config))
+
+
+def redact(value: Any) -> Any:
     """A copy of nested mappings, sequences and texts with `***` in place of secrets.
 
-    Args:
-        value: plain values; a `key=value` text whose key is named like a secret is one too.
-        secrets: values to look for; None: `secrets_of(value)`.
+    Secrets are what the environment and `learn` know, and what `value` itself has under their names: in a mapping, or
+    in a text like `api_key=...`.
     """
-    secrets = secrets_of(value) if secrets is None else secrets
+    known = {text for name, text in os.environ.items() if is_secret_name(name)} | _told | _named_in(value)
+    return _redact(value, known - {"", HIDDEN})
+
+
+def _named_in(config: Any) -> set[str]:
+    return {str(value) for name, value in _leaves(config) if is_secret_name(name) and value is not None}
+
+
+def _redact(value: Any, secrets: set[str]) -> Any:
     if isinstance(value, Mapping):
         return {
-            name: HIDDEN if is_secret_name(str(name)) and _is_leaf(inner) else redact(inner, secrets)
+            name: HIDDEN if is_secret_name(str(name)) and _is_leaf(inner) else _redact(inner, secrets)
             for name, inner in value.items()
         }
     if isinstance(value, list | tuple):
-        return [redact(inner, secrets) for inner in value]
-    if isinstance(value, str):
-        return _redact_text(value, secrets)
-    return value
+        return [_redact(inner, secrets) for inner in value]
+    return _redact_text(value, secrets) if isinstance(value, str) else value
 
 
 def _redact_text(text: str, secrets: set[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import wandb
 
-from verl.config.secrets import redact, secrets_of
+from verl.config.secrets import redact
 from verl.tracking.base import Outcome, RunInfo
 from verl.tracking.run_folder import write_atomically
 
@@ -56,8 +56,7 @@ class WandbTracker:
 def _arguments_without_secrets() -> Iterator[None]:
     """wandb copies the command line to its files and to the service."""
     arguments = sys.argv
-    secrets = secrets_of({key: value for key, _, value in (argument.partition("=") for argument in arguments)})
-    sys.argv = redact(arguments, secrets)
+    sys.argv = redact(arguments)
     try:
         yield
     finally:

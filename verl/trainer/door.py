@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from verl.config import ConfigError
-from verl.config.secrets import redact, secrets_of
+from verl.config.secrets import learn, redact
 from verl.trainer.compose import Check, Composed, compose
 
 ConfigT = TypeVar("ConfigT")
@@ -38,15 +38,15 @@ class Door(Generic[ConfigT]):
     def open(self, argv: Sequence[str] | None = None) -> int:
         """Go through the door with a command line; returns the exit status."""
         arguments = sys.argv[1:] if argv is None else argv
-        secrets = secrets_of({key: value for key, _, value in (argument.partition("=") for argument in arguments)})
+        learn({key: value for key, _, value in (argument.partition("=") for argument in arguments)})
         try:
             runs = compose(self.cls, self.preset, arguments, self._check)
         except ConfigError as error:
             print(f"{self.cls.__name__} cannot be made: {len(error.problems)} problem(s)", file=sys.stderr)
-            print(*[redact(f"  - {problem}", secrets) for problem in error.problems], sep="\n", file=sys.stderr)
+            print(*[redact(f"  - {problem}") for problem in error.problems], sep="\n", file=sys.stderr)
             return 2
         for run in runs:
-            if status := self._start(run, secrets):
+            if status := self._start(run):
                 return status
         return 0
 
@@ -54,10 +54,10 @@ class Door(Generic[ConfigT]):
         missing = [] if config.trainer.dry_run else self.missing_files(config)
         return self.problems(config) + missing
 
-    def _start(self, run: Composed[ConfigT], secrets: set[str]) -> int:
+    def _start(self, run: Composed[ConfigT]) -> int:
         for note in run.notes:
-            print(redact(f"note: {note}", secrets), file=sys.stderr)
-        _show_progress(secrets)
+            print(redact(f"note: {note}"), file=sys.stderr)
+        _show_progress()
         config: Any = run.config
         if config.trainer.dry_run:
             self.plan(config, self.missing_files(config))
@@ -68,7 +68,7 @@ class Door(Generic[ConfigT]):
             print("interrupted", file=sys.stderr)
             return 130
         except Exception as error:
-            _tell(error, secrets)
+            _tell(error)
             return 1
         return 0
 
@@ -76,27 +76,23 @@ class Door(Generic[ConfigT]):
 class _Redacting(logging.Formatter):
     """Messages without secrets."""
 
-    def __init__(self, secrets: set[str]) -> None:
-        super().__init__()
-        self.secrets = secrets
-
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record), self.secrets)
+        return redact(super().format(record))
 
 
-def _show_progress(secrets: set[str]) -> None:
+def _show_progress() -> None:
     """Let our own modules' messages through to the console, and no library's chatter."""
     logger = logging.getLogger("verl")
     if not logger.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(_Redacting(secrets))
+        handler.setFormatter(_Redacting())
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
 
 
-def _tell(error: Exception, secrets: set[str]) -> None:
+def _tell(error: Exception) -> None:
     """Our own errors are written for people and stand alone; any other comes with its traceback."""
     if type(error).__module__.startswith("verl."):
-        print(redact(f"{type(error).__name__}: {error}", secrets), file=sys.stderr)
+        print(redact(f"{type(error).__name__}: {error}"), file=sys.stderr)
     else:
-        print(redact("".join(traceback.format_exception(error)), secrets), file=sys.stderr)
+        print(redact("".join(traceback.format_exception(error))), file=sys.stderr)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from verl.config.root import TrainerConfig
@@ -51,6 +51,14 @@ class NonFiniteLimit:
         self.limit = limit
         self.in_a_row = 0
 
+    def is_touched_by(self, metrics: Mapping[str, float]) -> bool:
+        """Whether a step skipped an update, so that it has to be looked at; a step that only learned ends the row."""
+        if metrics.get("actor/skipped_steps"):
+            return True
+        if "actor/grad_norm" in metrics:
+            self.in_a_row = 0
+        return False
+
     def check(
         self,
         step: int,
@@ -84,8 +92,7 @@ class NonFiniteLimit:
                     f" The last: {text}.{where} Probable causes: a learning rate that is too high"
                     " (actor_rollout_ref.actor.optim.lr) or a loss that is not clipped; overflow in bf16 (compare with"
                     " actor_rollout_ref.actor.fsdp_config.compute_dtype=fp32); an engine that computes something else"
-                    f" than the trainer (look at {GAP}). The last checkpoint is whole; go on from it with other"
-                    " settings."
+                    f" than the trainer (look at {GAP}). Go on from the last checkpoint with other settings."
                 )
 
 
@@ -121,14 +128,14 @@ class NonFiniteGuard(BaseListener):
         self.dump = dump
 
     def after(self, step: Step) -> None:
-        where = ""
-        if step.metrics.get("actor/skipped_steps"):
-            folder = self.folder / f"step_{step.number}"
-            try:
-                self.dump(folder, step.number, Batch(step.samples, step.reprompts))
-                where = f" The batch is in {folder} (train on it again: trainer.replay={folder})."
-            except OSError as error:  # the disk may be full, and that is not what this step is about
-                where = f" The batch could not be written to {folder} ({error})."
+        if not self.limit.is_touched_by(step.metrics):
+            return
+        folder = self.folder / f"step_{step.number}"
+        try:
+            self.dump(folder, step.number, Batch(step.samples, step.reprompts))
+            where = f" The batch is in {folder} (train on it again: trainer.replay={folder})."
+        except OSError as error:  # the disk may be full, and that is not what this step is about
+            where = f" The batch could not be written to {folder} ({error})."
         self.limit.check(step.number, self.actor.update_results(), lambda index: _name(step.samples[index]), where)
 
 

@@ -19,14 +19,13 @@ from verl.config.forwards import log_prob_limits
 from verl.protocol import Row, mean_metrics, plan_mini_batch
 from verl.registry import ALGORITHMS
 from verl.self_distillation.reprompt import count_reprompts
-from verl.single_controller import WorkerGroup
 from verl.trainer.assemble import add_advantages, cut_updates, make_rows, updates_per_batch
 from verl.trainer.batch_metrics import Timer, batch_metrics, perf_metrics, staleness_metrics
 from verl.trainer.checkpointing import RunCheckpoints
 from verl.trainer.guards import make_guards
 from verl.trainer.listeners import Listener, RolloutDump, SaveCheckpoints, Step, Track, Validation
 from verl.trainer.replay import Replay, dump_batch
-from verl.trainer.roles import Roles, ray_actor, ray_roles
+from verl.trainer.roles import ActorRole, Roles, ray_actor, ray_roles
 from verl.trainer.run import recorded_run
 from verl.trainer.run_data import RunData, load_run_data
 from verl.trainer.sampling import Batch, derive_seed
@@ -57,7 +56,7 @@ def train(config: PPOConfig) -> None:
         if replay:
             step = replay.start_from(step)
         source = replay or Writing(config, data, cast(Roles, roles), step)
-        trainer = RLTrainer(config, data, roles.actor, source, step)
+        trainer = RLTrainer(config, data, roles, source, step)
         trainer.listeners = [
             *([RolloutDump(folder, data)] if (folder := config.trainer.rollout_data_dir) else []),
             *([Validation(trainer, roles)] if data.validation and isinstance(roles, Roles) else []),
@@ -74,19 +73,19 @@ class RLTrainer:
     Args:
         config: the resolved configuration.
         data: prompts, sampler and tokenizer of the run.
-        actor: started workers; the trainer does not care whether they are Ray's or in this process.
+        roles: started workers; the trainer does not care whether they are Ray's or in this process.
         source: gives the batches, and takes the weights.
         step: the last step that is done already.
     """
 
-    def __init__(self, config: PPOConfig, data: RunData, actor: WorkerGroup, source: Source, step: int = 0) -> None:
+    def __init__(self, config: PPOConfig, data: RunData, roles: ActorRole, source: Source, step: int = 0) -> None:
         self.config = config
         self.data = data
-        self.actor = actor
+        self.roles = roles
         self.source = source
         self.step = step
-        settings = config.actor_rollout_ref.actor
-        self.algorithm = ALGORITHMS.load(settings.policy_loss.loss_mode)(settings, config.algorithm)
+        actor = config.actor_rollout_ref.actor
+        self.algorithm = ALGORITHMS.load(actor.policy_loss.loss_mode)(actor, config.algorithm)
         self.listeners: list[Listener] = []
 
     def fit(self) -> None:
@@ -130,7 +129,7 @@ class RLTrainer:
         metrics |= {"training/global_step": number, "training/epoch": self.data.sampler.epoch}
         num_response_tokens = sum(len(row.response_ids) for row in rows)
         num_tokens = sum(row.num_tokens for row in rows)
-        metrics |= perf_metrics(num_tokens, num_response_tokens, timer.seconds, self.actor.world_size)
+        metrics |= perf_metrics(num_tokens, num_response_tokens, timer.seconds, self.roles.actor.world_size)
         return Step(number, metrics, timer, samples, rows, batch.reprompts)
 
     def make_rows(self, batch: Batch) -> tuple[list[Row], dict[str, float]]:
@@ -167,9 +166,9 @@ class RLTrainer:
         roles = self.config.actor_rollout_ref
         limits = log_prob_limits(roles, roles.rollout if of == "actor" else roles.ref)
         is_balanced = self.config.trainer.balance_batch
-        parts = plan_mini_batch(rows, self.actor.world_size, limits, is_balanced=is_balanced)
+        parts = plan_mini_batch(rows, self.roles.actor.world_size, limits, is_balanced=is_balanced)
         found: dict[int, list[float]] = {}
-        for part in self.actor.compute_log_probs(parts, of):
+        for part in self.roles.actor.compute_log_probs(parts, of):
             found |= part
         return found
 
@@ -180,8 +179,8 @@ class RLTrainer:
             rows,
             config.actor_rollout_ref,
             self.algorithm,
-            self.actor.world_size,
+            self.roles.actor.world_size,
             config.trainer.balance_batch,
             derive_seed(config.trainer.seed, number, "update"),
         )
-        return mean_metrics(self.actor.update_policy(updates))
+        return mean_metrics(self.roles.actor.update_policy(updates))

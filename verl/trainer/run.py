@@ -10,7 +10,6 @@ from pathlib import Path
 
 from verl.config import PPOConfig, SFTConfig
 from verl.config.root import TrainerConfig
-from verl.config.secrets import redact, secrets_of
 from verl.tracking import Tracking, record_end, record_start
 
 
@@ -34,14 +33,13 @@ def recorded_run(config: PPOConfig | SFTConfig, total_steps: int) -> Iterator[Ru
     trainer = config.trainer
     folder = run_folder(trainer)
     plain = dataclasses.asdict(config)
-    secrets = secrets_of(plain)
     data_seed = config.data.seed if config.data.seed is not None else trainer.seed
     record_start(folder, plain, {"trainer": trainer.seed, "data": data_seed})
     tracking = Tracking(
         trainer.project_name,
         trainer.experiment_name or folder.name,
         trainer.logger,
-        redact(plain, secrets),
+        plain,
         trainer.group_name,
         folder,
         total_steps,
@@ -51,7 +49,7 @@ def recorded_run(config: PPOConfig | SFTConfig, total_steps: int) -> Iterator[Ru
     except BaseException as error:
         tracking.finish("failed")
         reason = str(error).strip().splitlines()
-        record_end(folder, "failed", redact(reason[0] if reason else type(error).__name__, secrets))
+        record_end(folder, "failed", reason[0] if reason else type(error).__name__)
         raise
     tracking.finish("finished")
     record_end(folder, "finished")

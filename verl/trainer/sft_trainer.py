@@ -60,7 +60,8 @@ def train(config: SFTConfig) -> Path:
             if validation and (step == total_steps or (trainer.test_freq > 0 and step % trainer.test_freq == 0)):
                 metrics["val/loss"] = validation_loss(workers, list(validation), limits)
             run.tracking.log(metrics | timer.metrics(), step)
-            limit.check(step, workers.update_results())
+            if limit.is_touched_by(metrics):
+                limit.check(step, workers.update_results())
             checkpoints.save_if_due(step, total_steps)
         folder = run.folder / "huggingface"
         workers.export_huggingface(str(folder))
