@@ -1,25 +1,17 @@
 """The loop in this process, on real workers: what a schedule changes and what it must not."""
 
-from pathlib import Path
-
 import pytest
+from small_run import compose_run
 
-from verl.config import PPOConfig
 from verl.single_controller import WorkerError
-from verl.trainer.compose import compose
 from verl.trainer.listeners import BaseListener
 from verl.trainer.rl_trainer import RLTrainer
 from verl.trainer.roles import local_roles
 from verl.trainer.run_data import load_run_data
+from verl.trainer.writing import Writing
 from verl.types import Sample
 from verl.workers.actor import ActorWorker
 from verl.workers.rollout import RolloutWorker
-
-ROOT = Path(__file__).resolve().parents[2]
-SCORER = """
-def compute_score(data_source, solution_str, ground_truth, extra_info=None):
-    return {"score": float("kitchen" in solution_str), "feedback": "" if "kitchen" in solution_str else "no kitchen"}
-"""
 
 
 class Record(BaseListener):
@@ -36,49 +28,21 @@ class Record(BaseListener):
 
 @pytest.fixture
 def train(tmp_path):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    rows = [
-        {
-            "data_source": "own",
-            "prompt": [{"role": "user", "content": f"light {i}"}],
-            "reward_model": {"ground_truth": ""},
-        }
-        for i in range(10)
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
-    (tmp_path / "scorer.py").write_text(SCORER)
-
     def run(schedule, step=0, sampler=None, total=5):
         """Train on from `step`, with 4 of 10 prompts a step; returns the record of the steps."""
-        (composed,) = compose(
-            PPOConfig,
-            "ppo_trainer",
-            [
-                "--config-name=quickstart",
-                f"vars.model={ROOT}/recipes/embedded/model",
-                f"data.train_files={tmp_path}/train.parquet",
-                "data.val_files=null",
-                "data.train_batch_size=4",
-                f"custom_reward_function.path={tmp_path}/scorer.py",
-                "actor_rollout_ref.rollout.name=hf",
-                "actor_rollout_ref.rollout.n=3",
-                "actor_rollout_ref.actor.self_distillation.demonstration_choice=random",
-                "algorithm.rollout_correction.rollout_is=token",
-                f"trainer.total_training_steps={total}",
-                f"trainer.rollout_schedule={schedule}",
-                "trainer.n_gpus_per_node=1",
-                "trainer.device=cpu",
-            ],
-            lambda config: [],
+        config = compose_run(
+            tmp_path,
+            "actor_rollout_ref.actor.self_distillation.demonstration_choice=random",
+            "algorithm.rollout_correction.rollout_is=token",
+            f"trainer.total_training_steps={total}",
+            f"trainer.rollout_schedule={schedule}",
         )
-        data = load_run_data(composed.config)
+        data = load_run_data(config)
         if sampler:
             data.sampler.load_state_dict(sampler)
         record = Record(data)
-        with local_roles(composed.config, total) as roles:
-            trainer = RLTrainer(composed.config, data, roles, step)
+        with local_roles(config, total) as roles:
+            trainer = RLTrainer(config, data, roles, Writing(config, data, roles, step), step)
             trainer.listeners = [record]
             trainer.fit()
         return record

@@ -204,6 +204,8 @@ def sft_problems(config: SFTConfig) -> list[str]:
     if not config.data.train_files:
         problems.append("data.train_files=null: name the training data, data.train_files=<file.parquet>")
     ranks = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    used = {"record": config.trainer.record, "replay": config.trainer.replay}
+    problems += [f"trainer.{key}={value}: fine-tuning has no rollouts" for key, value in used.items() if value]
     if config.data.train_batch_size < ranks:
         problems.append(f"data.train_batch_size={config.data.train_batch_size}: fewer rows than the {ranks} ranks")
     return problems

@@ -25,6 +25,8 @@ def missing_files(config: PPOConfig) -> list[str]:
     problems += model_folder("actor_rollout_ref.ref.model.path", config.actor_rollout_ref.ref.model.path)
     problems += custom_code("custom_reward_function", config.custom_reward_function)
     problems += custom_code("data.custom_cls", config.data.custom_cls)
+    if (replay := config.trainer.replay) and not Path(replay).expanduser().is_dir():
+        problems.append(f"trainer.replay={replay}: there is no such folder")
     return problems + resume_folder(config.trainer) + unwritable_folders(config.trainer)
 
 

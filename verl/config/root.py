@@ -148,6 +148,16 @@ class TrainerConfig(Node):
     """Spread rows over ranks by length."""
     deterministic: bool = False
     """Ask torch for deterministic kernels."""
+    max_nonfinite_updates: Positive | None = 3
+    """An update whose loss, gradient or log-probs are nan or inf is skipped, and its batch dumped to
+    <run folder>/nonfinite/step_N. After so many in a row the run stops; null: never."""
+    max_rollout_log_prob_gap: Annotated[float, Range(above=0)] | None = 0.5
+    """Mean absolute difference of the engine's and the trainer's log-probs, in nats, that ends the run after 2 steps
+    above it; twice that for responses that are one update behind. null: never."""
+    record: str | None = None
+    """Write what each step saw (prompts, responses, rewards, teacher prompts) to this folder: step_N.parquet."""
+    replay: str | None = None
+    """Train on such a recording, or on a dump of a step, without engines and reward workers."""
     dry_run: bool = False
     """Print the resolved plan and end; nothing is started."""
 
@@ -155,6 +165,10 @@ class TrainerConfig(Node):
         problems = [f"logger={self.logger}: {p}" for name in self.logger if (p := TRACKERS.problem(name))]
         if self.resume_mode == "resume_path" and not self.resume_from_path:
             problems.append("resume_from_path=null: resume_mode=resume_path needs the folder of a checkpoint")
+        if self.replay and self.record:
+            problems.append(f"record={self.record}: a replay has no rollouts to record; take record or replay out")
+        if self.replay and self.val_only:
+            problems.append("val_only=True: a replay has no engines to validate with; take val_only or replay out")
         return problems
 
 

@@ -19,6 +19,7 @@ from verl.models.lora import add_lora
 from verl.models.packed_attention import SDPA, CannotPack, check_layers
 from verl.models.packing import pack
 from verl.models.policy_model import PolicyModel, head_map
+from verl.models.remote_code import say_aloud
 from verl.protocol import Row
 
 
@@ -34,6 +35,8 @@ class FullModel:
 
 def load_tokenizer(path: str, trust_remote_code: bool = False) -> Any:
     """The tokenizer of a folder or hub name."""
+    if trust_remote_code:
+        say_aloud(path)
     return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
 
 
@@ -42,6 +45,8 @@ def load_config(path: str, trust_remote_code: bool = False) -> PretrainedConfig:
 
     A policy gradient compares log-probs of several forwards of one policy; dropout would make them disagree.
     """
+    if trust_remote_code:
+        say_aloud(path)
     config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     for key, value in config.to_dict().items():
         if isinstance(value, float) and ("dropout" in key or key.endswith("_pdrop")):

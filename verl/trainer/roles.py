@@ -40,10 +40,16 @@ back to the kernel each time: mapping fresh pages took a third of the sync (`tes
 
 
 @dataclass(frozen=True)
-class Roles:
-    """The started workers of a run."""
+class ActorRole:
+    """The training ranks alone: all that a replay needs."""
 
     actor: WorkerGroup
+
+
+@dataclass(frozen=True)
+class Roles(ActorRole):
+    """The started workers of a run."""
+
     rollouts: RolloutPool
     rewards: RewardPool
     spec: EngineSpec
@@ -65,7 +71,6 @@ def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
     trainer = config.trainer
     spec = _engine_spec(config)
     has_gpus = spec.device == "cuda"
-    writes_meanwhile = trainer.rollout_schedule == "one_step_off" and not has_gpus  # on the cores of the update
     begin = time.monotonic()
     logger.info("Starting Ray (logs of all workers: %s)", log_dir)
     with ray_session(config.ray_kwargs.ray_init):
@@ -80,15 +85,7 @@ def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
             env={} if has_gpus else KEEPS_FREED_MEMORY,
             log_dir=log_dir,
         )
-        actor = RayWorkerGroup(
-            "actor",
-            ActorWorker,
-            (config.actor_rollout_ref, config.algorithm, trainer, num_optimizer_steps),
-            num_ranks=trainer.nnodes * trainer.n_gpus_per_node,
-            pool=pool,
-            env=_thread_env(trainer.n_gpus_per_node + (engines.world_size if writes_meanwhile else 0)),
-            log_dir=log_dir,
-        )
+        actor = _ray_actor(config, num_optimizer_steps, pool, has_gpus, log_dir)
         rewards = RayWorkerGroup(
             "reward",
             RewardWorker,
@@ -117,6 +114,41 @@ def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
         finally:
             for group in groups:
                 group.shutdown()
+
+
+@contextmanager
+def ray_actor(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Iterator[ActorRole]:
+    """The training ranks of `ray_roles`, with the same threads, so that a replay adds up in the same order."""
+    trainer = config.trainer
+    has_gpus = choose_device(trainer.device) == "cuda"
+    logger.info(
+        "Starting %d training rank(s), nothing else (logs: %s)", trainer.nnodes * trainer.n_gpus_per_node, log_dir
+    )
+    with ray_session(config.ray_kwargs.ray_init):
+        pool = ResourcePool(trainer.nnodes, trainer.n_gpus_per_node, has_gpus)
+        actor = _ray_actor(config, num_optimizer_steps, pool, has_gpus, log_dir)
+        try:
+            actor.setup()
+            yield ActorRole(actor)
+        finally:
+            actor.shutdown()
+
+
+def _ray_actor(
+    config: PPOConfig, num_optimizer_steps: int, pool: ResourcePool, has_gpus: bool, log_dir: Path
+) -> RayWorkerGroup:
+    trainer = config.trainer
+    writes_meanwhile = trainer.rollout_schedule == "one_step_off" and not has_gpus  # on the cores of the update
+    num_processes = trainer.n_gpus_per_node + (num_engines(config, has_gpus) if writes_meanwhile else 0)
+    return RayWorkerGroup(
+        "actor",
+        ActorWorker,
+        (config.actor_rollout_ref, config.algorithm, trainer, num_optimizer_steps),
+        num_ranks=trainer.nnodes * trainer.n_gpus_per_node,
+        pool=pool,
+        env=_thread_env(num_processes),
+        log_dir=log_dir,
+    )
 
 
 @contextmanager

@@ -9,10 +9,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
+from verl.self_distillation.reprompt import Reprompt
 from verl.types import Prompt, Request, Reward, Rollout, Sample, Sampling
 from verl.workers.reward import RewardPool, ScoreItem
 from verl.workers.rollout import RolloutPool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A step's responses."""
+
+    samples: list[Sample]
+    reprompts: list[Reprompt] | None
+    """One for each sample; None when the algorithm has no teacher."""
 
 
 def derive_seed(*parts: int | str) -> int:

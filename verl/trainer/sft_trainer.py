@@ -17,6 +17,7 @@ from verl.protocol import Row, mean_metrics, plan_mini_batch
 from verl.single_controller import WorkerGroup
 from verl.trainer.batch_metrics import Timer
 from verl.trainer.checkpointing import RunCheckpoints
+from verl.trainer.guards import NonFiniteLimit
 from verl.trainer.roles import sft_workers
 from verl.trainer.run import recorded_run, run_folder
 
@@ -49,6 +50,7 @@ def train(config: SFTConfig) -> Path:
     ):
         identity = DataIdentity.of(fingerprint_rows(rows), data.train_files or [])
         checkpoints = RunCheckpoints(run.folder, trainer, workers, sampler, CheckpointConfig(), identity)
+        limit = NonFiniteLimit(trainer.max_nonfinite_updates)
         step = checkpoints.resume()
         run.tracking.start_from(step)
         while step < total_steps:
@@ -60,6 +62,8 @@ def train(config: SFTConfig) -> Path:
             if validation and (step == total_steps or (trainer.test_freq > 0 and step % trainer.test_freq == 0)):
                 metrics["val/loss"] = validation_loss(workers, list(validation), limits)
             run.tracking.log(metrics | timer.metrics(), step)
+            if limit.is_touched_by(metrics):
+                limit.check(step, workers.update_results())
             checkpoints.save_if_due(step, total_steps)
         folder = run.folder / "huggingface"
         workers.export_huggingface(str(folder))

@@ -37,7 +37,7 @@ from verl.workers.process_group import Place, join, leave
 from verl.workers.ref import RefWorker
 from verl.workers.send_weights import WeightSender
 from verl.workers.training_state import load_training_state, num_bytes, training_state
-from verl.workers.update import Learner, Outcome, response_tokens
+from verl.workers.update import Learner, Outcome, UpdateResult, response_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ class ActorWorker(Worker):
         self._ref: RefWorker | None = None
         self._sender: WeightSender | None = None
         self._writer: CheckpointWriter | None = None
+        self._results: list[UpdateResult] = []
 
     @property
     def learner(self) -> Learner:
@@ -139,17 +140,17 @@ class ActorWorker(Worker):
             mini_batches: this rank's parts, the same number on every rank.
 
         Returns:
-            Metrics over all mini-batches and ranks. A mini-batch in which nothing counts, or whose gradient is not
-            finite, changes nothing; if that is true of all of them the teacher stays as it is.
+            Metrics over all mini-batches and ranks. A mini-batch in which nothing counts, or that is not finite,
+            changes nothing (see `update_results`); if that is true of all of them the teacher stays as it is.
         """
         teacher = self.learner.teacher
         with teacher.prepared() if teacher is not None else nullcontext():
-            results = [self.learner.step(batch) for batch in mini_batches]
-        parts = [metrics for _, metrics in results]
-        num_skipped = sum(outcome is Outcome.NOT_FINITE for outcome, _ in results)
+            self._results = results = [self.learner.step(batch) for batch in mini_batches]
+        parts = [result.metrics for result in results]
+        num_skipped = sum(result.outcome is Outcome.NOT_FINITE for result in results)
         parts.append({"actor/skipped_steps": (float(num_skipped), 1.0)})
         if teacher is not None:
-            if any(outcome is Outcome.DONE for outcome, _ in results):
+            if any(result.outcome is Outcome.DONE for result in results):
                 teacher.update()
             parts.append(
                 {
@@ -159,6 +160,11 @@ class ActorWorker(Worker):
                 }
             )
         return self._over_ranks(add_metrics(parts))
+
+    @dispatch()
+    def update_results(self) -> list[UpdateResult]:
+        """What became of each mini-batch of the last `update_policy`, with this rank's samples that were not finite."""
+        return self._results
 
     @dispatch(Arguments.SPLIT)
     def compute_log_probs(self, batch: MiniBatch, of: Literal["actor", "ref"]) -> dict[int, list[float]]:
