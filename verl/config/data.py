@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from verl.config.node import Node, Positive, Range
 
-
 TEMPLATE_CALL = ("conversation", "tokenize", "add_generation_prompt", "continue_final_message", "return_dict")
 """Arguments of `apply_chat_template` that are not the user's to choose."""
 

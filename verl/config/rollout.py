@@ -41,7 +41,9 @@ class EngineKwargsConfig(Node):
             if name not in HF_OPTIONS:
                 near = difflib.get_close_matches(name, HF_OPTIONS, 1)
                 hint = f" Did you mean {near[0]}?" if near else ""
-                problems.append(f"hf.{name}={self.hf[name]}: unknown argument; known are {', '.join(HF_OPTIONS)}.{hint}")
+                problems.append(
+                    f"hf.{name}={self.hf[name]}: unknown argument; known are {', '.join(HF_OPTIONS)}.{hint}"
+                )
         size, wrong = convert(Positive, self.hf.get("batch_size", 1))
         return [*problems, f"hf.batch_size={size}: {wrong}"] if wrong else problems
 

@@ -162,8 +162,8 @@ class TrainerConfig(Node):
             problems.append("resume_from_path=null: resume_mode=resume_path needs the folder of a checkpoint")
         if self.resume_from_path and self.resume_mode != "resume_path":
             problems.append(
-                f"resume_from_path={self.resume_from_path}: is used with resume_mode=resume_path only, and resume_mode is"
-                f" {self.resume_mode}; set it, or take the path out"
+                f"resume_from_path={self.resume_from_path}: is used with resume_mode=resume_path only, and"
+                f" resume_mode is {self.resume_mode}; set it, or take the path out"
             )
         return problems
 

@@ -135,7 +135,9 @@ def _compose_with_hydra(cls: type, preset: str, arguments: Sequence[str]) -> lis
     register_resolvers()
     door = "verl.trainer.main_sft" if preset == "sft_trainer" else "verl.trainer.main_ppo"
     schema = dataclasses.asdict(cls())  # pyright: ignore[reportArgumentType]
-    schema["hydra"] = {"help": {"app_name": door, "template": HELP.format(door=door, presets=", ".join(preset_names()))}}
+    schema["hydra"] = {
+        "help": {"app_name": door, "template": HELP.format(door=door, presets=", ".join(preset_names()))}
+    }
     ConfigStore.instance().store(name="schema", node=schema)
     trees: list[Resolved] = []
 
