@@ -5,12 +5,10 @@ One start of real roles in this process serves all cases; the batches are writte
 
 from dataclasses import dataclass, field, replace
 from itertools import count
-from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
+from doors import arguments, write_rows
 
 from verl.config import PPOConfig
 from verl.config.root import AlgorithmConfig
@@ -23,7 +21,6 @@ from verl.trainer.run_data import load_run_data
 from verl.trainer.schedule import OnPolicy
 from verl.types import InputError, Reward, Rollout, Sample
 
-ROOT = Path(__file__).resolve().parents[2]
 DISTILLATION = "self_distillation/"
 RIGHT, WRONG = "light.on()", "light.off()"
 LONG = "move(" * 300
@@ -154,32 +151,18 @@ def test_advantages_of_odd_batches_are_finite(estimator, name):
 def started(tmp_path_factory):
     """(configuration, data, roles), with weights published once."""
     folder = tmp_path_factory.mktemp("steps")
-    rows = [
-        {
-            "data_source": "own",
-            "prompt": [{"role": "user", "content": f"light {i}"}],
-            "reward_model": {"ground_truth": ""},
-        }
-        for i in range(4)
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
-    (folder / "scorer.py").write_text(
-        "def compute_score(data_source, solution_str, ground_truth, extra_info=None): ..."
-    )
-    overrides = [
-        "--config-name=quickstart",
-        f"vars.model={ROOT}/recipes/embedded/model",
-        f"data.train_files={folder}/train.parquet",
-        "data.val_files=null",
+    prompts = [[{"role": "user", "content": f"light {number}"}] for number in range(4)]
+    rows = [{"data_source": "own", "prompt": prompt, "reward_model": {"ground_truth": ""}} for prompt in prompts]
+    write_rows(folder / "train.parquet", rows)
+    (folder / "scorer.py").write_text("def compute_score(data_source, solution_str, ground_truth, extra_info): ...")
+    overrides = arguments(
+        folder,
         "data.train_batch_size=2",
         f"custom_reward_function.path={folder}/scorer.py",
-        "actor_rollout_ref.rollout.name=hf",
         "actor_rollout_ref.rollout.n=2",
         "actor_rollout_ref.actor.ppo_mini_batch_size=2",
         "actor_rollout_ref.actor.optim.lr_warmup_steps=0",
-        "trainer.n_gpus_per_node=1",
-        "trainer.device=cpu",
-    ]
+    )
     (run,) = compose(PPOConfig, "ppo_trainer", overrides, lambda config: [])
     data = load_run_data(run.config)
     with local_roles(run.config, 100) as roles:
