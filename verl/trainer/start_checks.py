@@ -32,8 +32,9 @@ def check_chat_template(tokenizer: Any, path: str | None, kwargs: dict[str, Any]
             " the folder."
         )
     text = template if isinstance(template, str) else " ".join(map(str, template.values()))
-    for name in kwargs:
-        if not re.search(rf"\b{re.escape(name)}\b", text):
+    for name, value in kwargs.items():
+        is_moot = (name, value) == ("enable_thinking", False)  # of presets: a model that cannot think obeys anyway
+        if not is_moot and not re.search(rf"\b{re.escape(name)}\b", text):
             logger.warning(
                 "data.apply_chat_template_kwargs.%s has no effect: the chat template of %s never mentions it",
                 name,
