@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from verl.config.node import Node, NonNegative, Positive, Range
+from verl.config.node import Node, NonNegative, Positive, Range, convert
 from verl.registry import ENGINES
 
 
@@ -21,6 +22,9 @@ class ValidationSamplingConfig(Node):
     """False is greedy, whatever the temperature."""
 
 
+HF_OPTIONS = ("batch_size", "attn_implementation", "experts_implementation")
+
+
 @dataclass(frozen=True)
 class EngineKwargsConfig(Node):
     """`...rollout.engine_kwargs.*`: passed to the engine's constructor as they are."""
@@ -28,7 +32,20 @@ class EngineKwargsConfig(Node):
     vllm: dict[str, Any] = field(default_factory=dict)
     """Extra arguments of `vllm.LLM`."""
     hf: dict[str, Any] = field(default_factory=dict)
-    """Extra arguments of the transformers engine."""
+    """Extra arguments of the transformers engine: `batch_size` (responses written at the same time, 64), and
+    `attn_implementation` and `experts_implementation` of transformers."""
+
+    def problems(self) -> list[str]:
+        problems: list[str] = []
+        for name in self.hf:
+            if name not in HF_OPTIONS:
+                near = difflib.get_close_matches(name, HF_OPTIONS, 1)
+                hint = f" Did you mean {near[0]}?" if near else ""
+                problems.append(
+                    f"hf.{name}={self.hf[name]}: unknown argument; known are {', '.join(HF_OPTIONS)}.{hint}"
+                )
+        size, wrong = convert(Positive, self.hf.get("batch_size", 1))
+        return [*problems, f"hf.batch_size={size}: {wrong}"] if wrong else problems
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from rich.progress import track
 
 from verl.config.root import SFTDataConfig
-from verl.dataset.encoding import ChatTokenizer, encode_messages
+from verl.dataset.encoding import ChatTokenizer, encode_row
 from verl.dataset.parquet import NUM_ROWS_WORTH_A_BAR, RawRow, SchemaError, read_messages, read_rows, read_text
 from verl.protocol import Row
 from verl.types import Message
@@ -35,6 +35,8 @@ class SFTDataset(list[Row]):
 
     def __init__(self, files: Sequence[str], tokenizer: TextTokenizer, config: SFTDataConfig) -> None:
         rows = list(read_rows(files, [config.prompt_key, config.response_key]))
+        if not rows:
+            raise SchemaError(f"{', '.join(files)}: the file has no rows.")
         bar = track(rows, "Tokenising rows", disable=len(rows) < NUM_ROWS_WORTH_A_BAR)
         super().__init__(_read_row(index, row, tokenizer, config) for index, row in enumerate(bar))
 
@@ -45,7 +47,7 @@ def _read_row(index: int, row: RawRow, tokenizer: TextTokenizer, config: SFTData
         messages = [{"role": "user", "content": read_text(row, config.prompt_key)}]
     else:
         messages = read_messages(row, config.prompt_key)
-    prompt_ids = encode_messages(tokenizer, messages, config.apply_chat_template_kwargs)
+    prompt_ids = encode_row(row, tokenizer, messages, config.apply_chat_template_kwargs)
     response = read_text(row, config.response_key)
     response_ids = [*tokenizer.encode(response, add_special_tokens=False), tokenizer.eos_token_id]
     num_tokens = len(prompt_ids) + len(response_ids)

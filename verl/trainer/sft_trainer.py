@@ -20,6 +20,8 @@ from verl.trainer.checkpointing import RunCheckpoints
 from verl.trainer.guards import NonFiniteLimit
 from verl.trainer.roles import sft_workers
 from verl.trainer.run import recorded_run, run_folder
+from verl.trainer.start_checks import check_chat_template
+from verl.types import InputError
 
 
 def worker_config(config: SFTConfig) -> ActorRolloutRefConfig:
@@ -38,6 +40,12 @@ def train(config: SFTConfig) -> Path:
     """Train, then export a Hugging Face folder. Returns that folder (`<run folder>/huggingface`)."""
     data, trainer = config.data, config.trainer
     tokenizer = load_tokenizer(str(config.model.tokenizer_path or config.model.path), config.model.trust_remote_code)
+    check_chat_template(tokenizer, config.model.tokenizer_path or config.model.path, data.apply_chat_template_kwargs)
+    if tokenizer.eos_token_id is None:
+        raise InputError(
+            f"model.path={config.model.path}: its tokenizer has no end-of-sequence token to end responses with. Set"
+            " eos_token in tokenizer_config.json."
+        )
     rows = SFTDataset(data.train_files or [], tokenizer, data)
     validation = SFTDataset(data.val_files, tokenizer, data) if data.val_files else []
     seed = data.seed if data.seed is not None else trainer.seed
