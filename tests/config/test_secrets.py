@@ -67,7 +67,10 @@ MISTAKES = {
     "unknown key": (["+trainer.api_key=sk-planted"], "trainer.api_key: unknown key"),
     "secret elsewhere": (["+vars.token=sk-planted", "trainer.device=sk-planted"], f"trainer.device={HIDDEN}"),
     "from the environment": (["trainer.resume_mode=sk-environment"], f"trainer.resume_mode={HIDDEN}"),
-    "cannot be parsed": (["+vars.password=sk-planted[", "trainer.device=sk-planted["], f"'++vars.password={HIDDEN}'"),
+    "cannot be parsed": (
+        ["+vars.password=sk-planted[", "trainer.device=sk-planted["],
+        f"vars.password={HIDDEN}: cannot be read",
+    ),
 }
 
 
