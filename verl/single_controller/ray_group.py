@@ -17,9 +17,9 @@ from ray import ObjectRef, cloudpickle
 
 from verl.single_controller.dispatch import Call
 from verl.single_controller.errors import WorkerError
-from verl.single_controller.group import Pending, Receiver, WorkerGroup
+from verl.single_controller.group import Pending, Receiver, Stream, WorkerGroup
 from verl.single_controller.ray_host import WorkerHost
-from verl.single_controller.ray_team import Team, arrived
+from verl.single_controller.ray_team import Team, arrived, is_ready
 from verl.single_controller.resources import PROCESS_CPUS, ResourcePool
 from verl.single_controller.worker import Worker
 
@@ -67,19 +67,24 @@ class RayWorkerGroup(WorkerGroup):
         self._check_usable()
         self._gather({ref: rank for rank, ref in self._created.items()})
 
-    def receiver(self, method: str) -> Receiver:
-        self.ready()  # calls of other processes are not ordered behind the construction, as the driver's are
-        return _RayReceiver(self._team, method)
+    def receiver(self, method: str, ranks: Sequence[int] | None = None) -> Receiver:
+        self._check_usable()
+        chosen = tuple(range(self.world_size) if ranks is None else ranks)
+        self._gather({self._created[rank]: rank for rank in chosen})  # the driver's calls wait for it, others' do not
+        return _RayReceiver(self._team, method, chosen)
+
+    def blame(self, rank: int, cause: str) -> WorkerError:
+        return self._team.blame(rank, cause)
 
     def replace(self, rank: int) -> Pending:
         self._check_usable()
-        ray.kill(self._team.hosts[rank])
+        self._team.end(rank)
         self._team = self._team.with_host(rank, self._start_host(rank))
         self._created[rank] = self._create(rank)
         return _RayPending(self, self._team, {self._created[rank]: rank}, lambda results: results[0])
 
-    def wait_any(self, pendings: Sequence[Pending], timeout: float | None = None) -> None:
-        refs = [ref for pending in pendings for ref in cast(_RayPending, pending).refs]
+    def wait_any(self, waited: Sequence[Pending | Stream], timeout: float | None = None) -> None:
+        refs = [ref for each in waited for ref in cast(_RayPending | _RayStream, each).refs]
         if refs:
             ray.wait(refs, num_returns=1, timeout=timeout)
 
@@ -112,6 +117,11 @@ class RayWorkerGroup(WorkerGroup):
             self._team.hosts[rank].call.remote(method, *args, **kwargs): rank for rank, (args, kwargs) in calls.items()
         }
         return _RayPending(self, self._team, refs, collect)
+
+    def _launch_stream(self, rank: int, method: str, call: Call) -> Stream:
+        (args, kwargs), host = call, cast(Any, self._team.hosts[rank])
+        items = host.stream.options(num_returns="streaming").remote(method, *args, **kwargs)
+        return _RayStream(self._team, rank, items)
 
     def _stream(self, method: str, calls: Sequence[Call], wanted: range) -> Iterator[Any]:
         streams: dict[Any, int] = {
@@ -168,12 +178,56 @@ class _RayPending:
             return error
 
 
+@dataclass(eq=False)
+class _RayStream:
+    team: Team
+    """As it was when the stream began."""
+    rank: int
+    items: Any
+    """Ray's generator of references."""
+    is_done: bool = False
+    failure: WorkerError | None = None
+
+    @property
+    def refs(self) -> list[Any]:
+        return [] if self.is_done else [self.items]
+
+    def take(self) -> list[Any]:
+        taken: list[Any] = []
+        while not self.is_done and is_ready(self.items):
+            try:
+                item = self.team.outcome(self.rank, next(self.items))
+            except StopIteration:
+                self.is_done = True
+                break
+            if isinstance(item, WorkerError):
+                self.is_done, self.failure = True, item
+            else:
+                taken.append(item)
+        return taken
+
+
 @dataclass(frozen=True)
 class _RayReceiver:
     team: Team
     method: str
+    ranks: tuple[int, ...]
 
     def send_all(self, payload: Any, ranks: Sequence[int] | None = None) -> list[Any]:
+        return self.team.gather(self._start(payload, ranks))
+
+    def send_each(
+        self, payload: Any, ranks: Sequence[int] | None = None, timeout: float | None = None
+    ) -> dict[int, Any | WorkerError]:
+        refs = self._start(payload, ranks)
+        late = ray.wait(list(refs), num_returns=len(refs), timeout=timeout)[1] if refs else []
+        overdue = f"TimeoutError: {self.method} gave no answer within {timeout} s."
+        return {
+            rank: self.team.blame(rank, overdue) if ref in late else self.team.outcome(rank, ref)
+            for ref, rank in refs.items()
+        }
+
+    def _start(self, payload: Any, ranks: Sequence[int] | None) -> dict[ObjectRef, int]:
         stored = ray.put(payload)  # once, however many receive it
-        chosen = range(len(self.team.hosts)) if ranks is None else ranks
-        return self.team.gather({self.team.hosts[rank].call.remote(self.method, stored): rank for rank in chosen})
+        chosen = self.ranks if ranks is None else ranks
+        return {self.team.hosts[rank].call.remote(self.method, stored): rank for rank in chosen}
