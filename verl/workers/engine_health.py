@@ -1,4 +1,4 @@
-"""Which engines may be trusted with requests: a state machine without processes, clocks or Ray, so that it can be proven.
+"""Which engines may be trusted with requests: a state machine without processes, clocks or Ray, to be proven alone.
 
     STALE       no proof of the current weights: just started, or a weight sync is under way
     HEALTHY     has the current weights, proven by version, digests and probe: the only state that is given requests
