@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from toy_worker import Toy
 
-from verl.single_controller import WorkerDied, WorkerError
+from verl.single_controller import WorkerDied, WorkerError, WorkerLate
 
 pytestmark = pytest.mark.usefixtures("ray_runtime")
 HOST = socket.gethostname()
@@ -153,7 +153,8 @@ def test_a_receiver_that_hangs_or_died_is_named_and_the_others_are_served(make_g
     (outcomes,) = sender.send_each_to(receiver, 4, timeout=2.0)
     assert isinstance(outcomes[0], WorkerDied) and outcomes[0].rank == 0
     assert outcomes[1] == 4
-    assert str(outcomes[2]).startswith(f"toy rank 2 on {HOST} failed: TimeoutError: add gave no answer within 2.0 s.")
+    assert str(outcomes[2]).startswith(f"toy rank 2 on {HOST} failed: add gave no answer within 2.0 s.")
+    assert isinstance(outcomes[2], WorkerLate)
     target.replace(0), target.replace(2)
     assert target.add(1) == [1, 5, 1]
     assert isinstance(sender.send_each_to(receiver, 0)[0][0], WorkerDied)  # it knows only the old one

@@ -4,7 +4,7 @@ The names here do not import Ray; `ray_group`, `resources` and `runtime` do.
 """
 
 from verl.single_controller.dispatch import Arguments, Results, dispatch
-from verl.single_controller.errors import WorkerDied, WorkerError
+from verl.single_controller.errors import WorkerDied, WorkerError, WorkerLate
 from verl.single_controller.group import Pending, Receiver, Stream, WorkerGroup
 from verl.single_controller.local import LocalWorkerGroup
 from verl.single_controller.worker import RankInfo, Worker
@@ -21,5 +21,6 @@ __all__ = [
     "WorkerDied",
     "WorkerError",
     "WorkerGroup",
+    "WorkerLate",
     "dispatch",
 ]

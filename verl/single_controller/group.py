@@ -73,7 +73,7 @@ class Receiver(Protocol):
     ) -> dict[int, Any | WorkerError]:
         """Like `send_all`, by rank, and what a rank failed with stands in the place of its result.
 
-        A rank that has not answered after `timeout` seconds has failed; it may still be busy with the call.
+        A rank that has not answered after `timeout` seconds has failed (WorkerLate); it may still be busy with it.
         """
         ...
 
@@ -129,7 +129,7 @@ class WorkerGroup(ABC):
         return self._launch_stream(rank, method, (args, kwargs))
 
     @abstractmethod
-    def blame(self, rank: int, cause: str) -> WorkerError:
+    def blame(self, rank: int, cause: str, kind: type[WorkerError] = WorkerError) -> WorkerError:
         """The error for what the driver finds wrong with a worker, such as silence: with its host and its log."""
 
     @abstractmethod

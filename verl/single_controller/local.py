@@ -97,8 +97,8 @@ class LocalWorkerGroup(WorkerGroup):
         self.ready()
         return _LocalReceiver(self, method, tuple(range(self.world_size) if ranks is None else ranks))
 
-    def blame(self, rank: int, cause: str) -> WorkerError:
-        return WorkerError(self.role, rank, socket.gethostname(), cause)
+    def blame(self, rank: int, cause: str, kind: type[WorkerError] = WorkerError) -> WorkerError:
+        return kind(self.role, rank, socket.gethostname(), cause)
 
     def replace(self, rank: int) -> Pending:
         """A new object in place of the old one, which is forgotten: a call that hangs cannot be ended in process."""

@@ -16,7 +16,7 @@ import ray
 from ray import ObjectRef, cloudpickle
 
 from verl.single_controller.dispatch import Call
-from verl.single_controller.errors import WorkerError
+from verl.single_controller.errors import WorkerError, WorkerLate
 from verl.single_controller.group import Pending, Receiver, Stream, WorkerGroup
 from verl.single_controller.ray_host import WorkerHost
 from verl.single_controller.ray_team import Team, arrived, is_ready
@@ -73,8 +73,8 @@ class RayWorkerGroup(WorkerGroup):
         self._gather({self._created[rank]: rank for rank in chosen})  # the driver's calls wait for it, others' do not
         return _RayReceiver(self._team, method, chosen)
 
-    def blame(self, rank: int, cause: str) -> WorkerError:
-        return self._team.blame(rank, cause)
+    def blame(self, rank: int, cause: str, kind: type[WorkerError] = WorkerError) -> WorkerError:
+        return self._team.blame(rank, cause, kind)
 
     def replace(self, rank: int) -> Pending:
         self._check_usable()
@@ -221,9 +221,9 @@ class _RayReceiver:
     ) -> dict[int, Any | WorkerError]:
         refs = self._start(payload, ranks)
         late = ray.wait(list(refs), num_returns=len(refs), timeout=timeout)[1] if refs else []
-        overdue = f"TimeoutError: {self.method} gave no answer within {timeout} s."
+        overdue = f"{self.method} gave no answer within {timeout} s."
         return {
-            rank: self.team.blame(rank, overdue) if ref in late else self.team.outcome(rank, ref)
+            rank: self.team.blame(rank, overdue, WorkerLate) if ref in late else self.team.outcome(rank, ref)
             for ref, rank in refs.items()
         }
 

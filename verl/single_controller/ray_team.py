@@ -52,10 +52,10 @@ class Team:
         hosts[rank], homes[rank] = host, host.home.remote()
         return Team(self.role, tuple(hosts), tuple(homes))
 
-    def blame(self, rank: int, cause: str) -> WorkerError:
+    def blame(self, rank: int, cause: str, kind: type[WorkerError]) -> WorkerError:
         """An error about a rank that did not report it itself, with the end of its log."""
         home = self._home(rank)
-        return WorkerError(self.role, rank, home.host, cause, _log_of(home))
+        return kind(self.role, rank, home.host, cause, _log_of(home))
 
     def end(self, rank: int) -> None:
         """End one process, whatever it is doing. Ray asks it to end itself, which a stopped one (SIGSTOP) cannot."""

@@ -105,7 +105,7 @@ class RLTrainer:
         """What `trainer.rollout_schedule` names."""
         if self.config.trainer.rollout_schedule == "on_policy":
             return OnPolicy(self.sample)
-        return OneStepOff(self.sample, abandon=self.roles.stop_rollouts)
+        return OneStepOff(self.sample, abandon=self.roles.stop_rollouts, draw_ahead=self.sample_ahead)
 
     def train_step(self, number: int, schedule: Schedule[Batch]) -> Step:
         """One step: everything from prompts to published weights."""
@@ -160,6 +160,11 @@ class RLTrainer:
         )
         reprompts = [written[sample.rollout.request_id] for sample in samples] if written else None
         return Batch(samples, reprompts)
+
+    def sample_ahead(self, number: int) -> Batch:
+        """`sample` while the weights are being changed. Raises EnginesNeedWeights when no engine is left."""
+        with self.roles.rollouts.trainer_is_busy():
+            return self.sample(number)
 
     def make_rows(self, batch: Batch) -> tuple[list[Row], dict[str, float]]:
         """Rows of the batch with the teacher's prompts, and metrics of these."""

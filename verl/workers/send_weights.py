@@ -90,6 +90,10 @@ def _send(
         answers = receiver.send_each(shared, left, timeout)
         if blind := [rank for rank, answer in answers.items() if answer is None]:
             answers |= receiver.send_each(bucket, blind, timeout)
-    failed = {rank: answer for rank, answer in answers.items() if isinstance(answer, WorkerError)}
-    failures.update(failed)
-    return set().union(*(answer for rank, answer in answers.items() if answer and rank not in failed))
+    held: set[str] = set()
+    for rank, answer in answers.items():
+        if isinstance(answer, WorkerError):
+            failures[rank] = answer
+        else:
+            held.update(answer or ())
+    return held
