@@ -184,7 +184,7 @@ def test_an_engine_that_always_fails_ends_the_run_when_the_budget_does(spec_for,
     pool = RolloutPool(group, config(max_engine_restarts=budget))
     pool.resync = lambda: publish(pool, model, pool.weight_version)
     publish(pool, model)
-    with pytest.raises(WorkerError, match="rollout rank 0 on .* failed: OSError: no space for the cache") as caught:
+    with pytest.raises(WorkerError, match=r"rollout rank 0 on .* failed: OSError: no space for the cache") as caught:
         written(pool, ASKED)
     assert pool.engines.fleet.num_restarts == budget
     assert (f"max_engine_restarts={budget} allows no more" in str(caught.value)) == advice

@@ -102,7 +102,7 @@ def test_a_sync_that_changes_nothing_is_caught_also_from_the_restarted_engine(po
     publish(pool, other, version=1)
     pool.sync.verify(
         send(pool, weights_of(other), version=2), truth, 1e-3
-    )  # a fault: it is restarted, and not yet fatal
+    )  # it is restarted: not yet fatal
     assert "the engine still serves its old weights" in caplog.text
     assert pool.engines.fleet.num_restarts == 1 and not pool.engines.fleet.serving
     with pytest.raises(WeightSyncError, match="rollout engine 0 and the trainer disagree"):
