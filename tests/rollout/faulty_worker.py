@@ -90,3 +90,15 @@ class FaultyWorker(RolloutWorker):
         if self.fault == "received something else":
             report = replace(report, digests=report.digests[::-1])
         return report
+
+
+class FailingStart(FaultyWorker):
+    """Cannot be constructed while a file exists; or hangs then, once, if the file says so."""
+
+    def __init__(self, spec, flag):
+        if flag.exists():
+            if flag.read_text() == "hang":
+                flag.unlink()
+                hang()
+            raise MemoryError("no room for another engine")
+        super().__init__(spec)

@@ -8,13 +8,14 @@ import os
 import signal
 
 import pytest
-from faulty_worker import GARBAGE, FaultyWorker
+from faulty_worker import GARBAGE, FailingStart, FaultyWorker
 from pool_case import publish, requests, texts, written
 from tiny_models import make_model
 
 from verl.config import RolloutConfig
 from verl.config.rollout import WeightSyncConfig
 from verl.single_controller import LocalWorkerGroup, WorkerDied, WorkerError
+from verl.workers import engines
 from verl.workers.engine_health import State
 from verl.workers.rollout_pool import EnginesNeedWeights, RolloutPool
 
@@ -188,3 +189,52 @@ def test_an_engine_that_always_fails_ends_the_run_when_the_budget_does(spec_for,
         written(pool, ASKED)
     assert pool.engines.fleet.num_restarts == budget
     assert (f"max_engine_restarts={budget} allows no more" in str(caught.value)) == advice
+
+
+def test_an_engine_that_cannot_be_started_again_uses_the_budget_up(spec_for, model, tmp_path):
+    flag = tmp_path / "full"
+    pool = RolloutPool(LocalWorkerGroup("rollout", FailingStart, [spec_for("hf", True), flag], num_ranks=2), config())
+    pool.resync = lambda: publish(pool, model, pool.weight_version)
+    publish(pool, model)
+    pool.group.workers[1].fault = "raises"
+    flag.write_text("")
+    written(pool, ASKED)  # the other one writes everything
+    with pytest.raises(WorkerError, match="MemoryError: no room for another engine") as caught:
+        publish(pool, model, version=2)
+    assert "max_engine_restarts=3 allows no more" in str(caught.value)
+
+
+@pytest.mark.slow
+def test_an_engine_that_hangs_when_it_starts_is_started_once_more(spec_for, ray_runtime, model, tmp_path, monkeypatch):
+    from verl.single_controller.ray_group import RayWorkerGroup
+
+    flag = tmp_path / "slow"
+    group = RayWorkerGroup("rollout", FailingStart, [spec_for("hf", True), flag])
+    pool = RolloutPool(group, config(max_engine_restarts=100))
+    pool.resync = lambda: publish(pool, model, pool.weight_version)
+    publish(pool, model)
+    monkeypatch.setattr(engines, "START_TIMEOUT", PATIENT)
+    flag.write_text("hang")
+    os.kill(group.pid()[0], signal.SIGKILL)
+    written(pool, ASKED)
+    assert pool.engines.fleet.num_restarts >= 2 and not flag.exists()
+    group.shutdown()
+
+
+@pytest.mark.slow
+def test_vllm_killed_while_it_writes_comes_back_with_the_same_weights(spec_for, ray_runtime, model, tmp_path):
+    from verl.single_controller.ray_group import RayWorkerGroup
+
+    env = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    group = RayWorkerGroup("rollout", FaultyWorker, [spec_for("vllm", True)], env=env, log_dir=tmp_path)
+    pool = RolloutPool(group, RolloutConfig(), vocab_size=96)
+    pool.resync = lambda: publish(pool, model, pool.weight_version)
+    publish(pool, model, version=5)
+    expected = texts(written(pool, ASKED))
+    (before,) = group.pid()
+    group.spoil("dies while it writes")
+    found = written(pool, ASKED)
+    assert texts(found) == expected and {rollout.weight_version for rollout in found.values()} == {5}
+    assert group.pid() != [before]
+    assert pool.take_metrics()["rollout/engine_restarts"] == 1
+    group.shutdown()

@@ -100,9 +100,7 @@ def test_vllm_without_the_tied_head_is_caught(engine_for, model, truth):
 def test_a_sync_that_changes_nothing_is_caught_also_from_the_restarted_engine(pool, model, truth, caplog):
     other = make_model(2, is_tied=True)
     publish(pool, other, version=1)
-    pool.sync.verify(
-        send(pool, weights_of(other), version=2), truth, 1e-3
-    )  # it is restarted: not yet fatal
+    pool.sync.verify(send(pool, weights_of(other), version=2), truth, 1e-3)  # it is restarted: not yet fatal
     assert "the engine still serves its old weights" in caplog.text
     assert pool.engines.fleet.num_restarts == 1 and not pool.engines.fleet.serving
     with pytest.raises(WeightSyncError, match="rollout engine 0 and the trainer disagree"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,10 +15,11 @@ import ray
 from ray import ObjectRef, cloudpickle
 
 from verl.single_controller.dispatch import Call
-from verl.single_controller.errors import WorkerError, WorkerLate
+from verl.single_controller.errors import WorkerError
 from verl.single_controller.group import Pending, Receiver, Stream, WorkerGroup
+from verl.single_controller.ray_calls import RayPending, RayReceiver, RayStream
 from verl.single_controller.ray_host import WorkerHost
-from verl.single_controller.ray_team import Team, arrived, is_ready
+from verl.single_controller.ray_team import Team, arrived
 from verl.single_controller.resources import PROCESS_CPUS, ResourcePool
 from verl.single_controller.worker import Worker
 
@@ -71,7 +71,7 @@ class RayWorkerGroup(WorkerGroup):
         self._check_usable()
         chosen = tuple(range(self.world_size) if ranks is None else ranks)
         self._gather({self._created[rank]: rank for rank in chosen})  # the driver's calls wait for it, others' do not
-        return _RayReceiver(self._team, method, chosen)
+        return RayReceiver(self._team, method, chosen)
 
     def blame(self, rank: int, cause: str, kind: type[WorkerError] = WorkerError) -> WorkerError:
         return self._team.blame(rank, cause, kind)
@@ -81,10 +81,10 @@ class RayWorkerGroup(WorkerGroup):
         self._team.end(rank)
         self._team = self._team.with_host(rank, self._start_host(rank))
         self._created[rank] = self._create(rank)
-        return _RayPending(self, self._team, {self._created[rank]: rank}, lambda results: results[0])
+        return RayPending(self._gather, self._team, {self._created[rank]: rank}, lambda results: results[0])
 
     def wait_any(self, waited: Sequence[Pending | Stream], timeout: float | None = None) -> None:
-        refs = [ref for each in waited for ref in cast(_RayPending | _RayStream, each).refs]
+        refs = [ref for each in waited for ref in cast(RayPending | RayStream, each).refs]
         if refs:
             ray.wait(refs, num_returns=1, timeout=timeout)
 
@@ -116,12 +116,12 @@ class RayWorkerGroup(WorkerGroup):
         refs: dict[Any, int] = {
             self._team.hosts[rank].call.remote(method, *args, **kwargs): rank for rank, (args, kwargs) in calls.items()
         }
-        return _RayPending(self, self._team, refs, collect)
+        return RayPending(self._gather, self._team, refs, collect)
 
     def _launch_stream(self, rank: int, method: str, call: Call) -> Stream:
         (args, kwargs), host = call, cast(Any, self._team.hosts[rank])
         items = host.stream.options(num_returns="streaming").remote(method, *args, **kwargs)
-        return _RayStream(self._team, rank, items)
+        return RayStream(self._team, rank, items)
 
     def _stream(self, method: str, calls: Sequence[Call], wanted: range) -> Iterator[Any]:
         streams: dict[Any, int] = {
@@ -154,80 +154,3 @@ class RayWorkerGroup(WorkerGroup):
             self._failure = error
             self._team.kill()
             raise
-
-
-@dataclass
-class _RayPending:
-    group: RayWorkerGroup
-    team: Team
-    """As it was when the call began."""
-    refs: dict[ObjectRef, int]
-    collect: Callable[[list[Any]], Any]
-
-    @property
-    def is_done(self) -> bool:
-        return not ray.wait(list(self.refs), num_returns=len(self.refs), timeout=0)[1]
-
-    def result(self) -> Any:
-        return self.collect(self.group._gather(self.refs))
-
-    def outcome(self) -> Any | WorkerError:
-        try:
-            return self.collect(self.team.gather(self.refs))
-        except WorkerError as error:
-            return error
-
-
-@dataclass(eq=False)
-class _RayStream:
-    team: Team
-    """As it was when the stream began."""
-    rank: int
-    items: Any
-    """Ray's generator of references."""
-    is_done: bool = False
-    failure: WorkerError | None = None
-
-    @property
-    def refs(self) -> list[Any]:
-        return [] if self.is_done else [self.items]
-
-    def take(self) -> list[Any]:
-        taken: list[Any] = []
-        while not self.is_done and is_ready(self.items):
-            try:
-                item = self.team.outcome(self.rank, next(self.items))
-            except StopIteration:
-                self.is_done = True
-                break
-            if isinstance(item, WorkerError):
-                self.is_done, self.failure = True, item
-            else:
-                taken.append(item)
-        return taken
-
-
-@dataclass(frozen=True)
-class _RayReceiver:
-    team: Team
-    method: str
-    ranks: tuple[int, ...]
-
-    def send_all(self, payload: Any, ranks: Sequence[int] | None = None) -> list[Any]:
-        return self.team.gather(self._start(payload, ranks))
-
-    def send_each(
-        self, payload: Any, ranks: Sequence[int] | None = None, timeout: float | None = None
-    ) -> dict[int, Any | WorkerError]:
-        refs = self._start(payload, ranks)
-        late = ray.wait(list(refs), num_returns=len(refs), timeout=timeout)[1] if refs else []
-        overdue = f"{self.method} gave no answer within {timeout} s."
-        return {
-            rank: self.team.blame(rank, overdue, WorkerLate) if ref in late else self.team.outcome(rank, ref)
-            for ref, rank in refs.items()
-        }
-
-    def _start(self, payload: Any, ranks: Sequence[int] | None) -> dict[ObjectRef, int]:
-        stored = ray.put(payload)  # once, however many receive it
-        chosen = self.ranks if ranks is None else ranks
-        return {self.team.hosts[rank].call.remote(self.method, stored): rank for rank in chosen}
