@@ -54,6 +54,10 @@ def prompts(record):
     return [[sample.prompt.index for sample in step.samples] for step in record.steps]
 
 
+def texts(record):
+    return [[sample.response_text for sample in step.samples] for step in record.steps]
+
+
 def staleness(record):
     return [step.metrics["training/rollout_staleness"] for step in record.steps]
 
@@ -85,7 +89,7 @@ def test_an_engine_that_fails_ends_the_run_with_its_error(train, monkeypatch, sc
 
     def fail_later(self, requests):
         for part in generate(self, requests):
-            if part[0].weight_version == 1:
+            if part[0].weight_version >= 1:
                 raise OSError("no space for the cache")
             yield part
 
@@ -93,6 +97,36 @@ def test_an_engine_that_fails_ends_the_run_with_its_error(train, monkeypatch, sc
     monkeypatch.setattr(RolloutWorker, "generate", fail_later)
     with pytest.raises(WorkerError, match="no space for the cache"):
         train(schedule)
+
+
+@pytest.mark.parametrize("schedule", ["on_policy", "one_step_off"])
+def test_an_engine_that_fails_once_changes_nothing_but_when_a_batch_is_written(train, monkeypatch, schedule):
+    whole = train(schedule)
+    generate, failed = RolloutWorker.generate, []
+
+    def fail_once(self, requests):
+        parts = generate(self, requests)
+        first = next(parts)
+        yield first
+        if first[0].weight_version == 1 and not failed:
+            failed.append(len(requests) - len(first))
+            raise OSError("no space for the cache")
+        yield from parts
+
+    fail_once.__dispatch__ = generate.__dispatch__
+    monkeypatch.setattr(RolloutWorker, "generate", fail_once)
+    found = train(schedule)
+    assert prompts(found) == prompts(whole) and found.samplers == whole.samplers
+    assert [step.metrics["rollout/engine_restarts"] for step in found.steps][-1] == 1
+    reissued = [step.metrics["rollout/reissued_requests"] for step in found.steps]
+    assert sum(reissued) == failed[0] > 0
+    for step in found.steps:
+        assert len(step.samples) == 12 and len({sample.rollout.weight_version for sample in step.samples}) == 1
+    if schedule == "on_policy":
+        assert texts(found) == texts(whole)
+        assert reissued == [0, failed[0], 0, 0, 0]
+    else:  # weights 1 were lost with the engine: batch 3 is written by the next ones
+        assert staleness(found) == [0, 1, 0, 1, 1]
 
 
 def test_an_update_that_fails_ends_the_run_also_while_a_batch_is_written(train, monkeypatch):

@@ -56,6 +56,9 @@ class WeightSyncConfig(Node):
     """Most bytes gathered and sent at a time. Small: engines load one bucket while the next is on its way."""
     probe_tokens: Positive = 16
     """Length of the fixed token sequence whose log-probs engine and trainer must agree on."""
+    timeout: Annotated[float, Range(above=0)] = 1800.0
+    """Seconds an engine may take for one call of a sync: for a bucket, or for what is left to load after the last. One
+    that takes longer is ended and replaced, as one that died."""
     max_log_prob_gap: Annotated[float, Range(above=0)] | None = None
     """Largest mean absolute difference of the probe; null: 1e-3 in fp32, 0.1 in bf16."""
 
@@ -80,6 +83,12 @@ class RolloutConfig(Node):
     """GPUs of one engine (not used without a GPU; never more than there are)."""
     gpu_memory_utilization: Annotated[float, Range(above=0, high=1)] = 0.5
     """Share of a GPU's memory for the engine."""
+    engine_timeout: Annotated[float, Range(above=0)] | None = None
+    """Seconds an engine that has requests may go without finishing a response; then it is ended and replaced, and the
+    others take its requests. null: 1800, or 2 for each token that a response may have, whichever is more."""
+    max_engine_restarts: Annotated[int, Range(low=0)] = 3
+    """So many engines that died, hung or answered nonsense are replaced, over the whole run; the next one ends it.
+    0: the first one does."""
     max_model_len: Positive | None = None
     """Longest sequence of the engine; null: prompt plus response length."""
     max_num_batched_tokens: Positive | None = None

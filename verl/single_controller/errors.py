@@ -40,6 +40,10 @@ class WorkerDied(WorkerError):
     """A worker's process ended by itself or was killed."""
 
 
+class WorkerLate(WorkerError):
+    """A worker did not answer in time. It may hang, or may only be slow; nobody waits for it any more."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """An exception in words."""

@@ -18,6 +18,7 @@ from typing import Literal
 import torch
 
 from verl.config import ActorRolloutRefConfig, PPOConfig
+from verl.config.model_shape import read_shape
 from verl.config.root import AlgorithmConfig, TrainerConfig
 from verl.rollout.base import EngineSpec, engine_spec
 from verl.single_controller import LocalWorkerGroup, WorkerGroup
@@ -26,7 +27,8 @@ from verl.single_controller.resources import ResourcePool
 from verl.single_controller.runtime import ray_session
 from verl.workers.actor import ActorWorker
 from verl.workers.reward import RewardPool, RewardWorker
-from verl.workers.rollout import RolloutPool, RolloutWorker
+from verl.workers.rollout import RolloutWorker
+from verl.workers.rollout_pool import RolloutPool
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +112,7 @@ def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
                 logger.info("  %s: ready after %.0f s", group.role, time.monotonic() - begin)
             setup.result()
             logger.info("  models: loaded after %.0f s", time.monotonic() - begin)
-            yield Roles(actor, RolloutPool(engines), RewardPool(rewards, config.reward_model), spec)
+            yield Roles(actor, _rollout_pool(engines, spec), RewardPool(rewards, config.reward_model), spec)
         finally:
             for group in groups:
                 group.shutdown()
@@ -167,7 +169,7 @@ def local_roles(config: PPOConfig, num_optimizer_steps: int) -> Iterator[Roles]:
         for group in groups:
             group.ready()
         actor.setup()
-        yield Roles(actor, RolloutPool(engines), RewardPool(rewards, config.reward_model), spec)
+        yield Roles(actor, _rollout_pool(engines, spec), RewardPool(rewards, config.reward_model), spec)
     finally:
         for group in groups:
             group.shutdown()
@@ -216,6 +218,14 @@ def num_engines(config: PPOConfig, has_gpus: bool) -> int:
     if not has_gpus:
         return 1
     return max(1, trainer.nnodes * trainer.n_gpus_per_node // rollout.tensor_model_parallel_size)
+
+
+def _rollout_pool(engines: WorkerGroup, spec: EngineSpec) -> RolloutPool:
+    try:
+        vocab_size = read_shape(spec.model_path).vocab_size
+    except (OSError, ValueError):  # a name on the hub, or a configuration of another form
+        vocab_size = None
+    return RolloutPool(engines, spec.rollout, vocab_size)
 
 
 def _engine_spec(config: PPOConfig) -> EngineSpec:

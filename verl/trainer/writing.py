@@ -65,7 +65,7 @@ class Writing:
         """What `trainer.rollout_schedule` names."""
         if self.config.trainer.rollout_schedule == "on_policy":
             return OnPolicy(self.draw)
-        return OneStepOff(self.draw, abandon=self.roles.stop_rollouts)
+        return OneStepOff(self.draw, abandon=self.roles.stop_rollouts, draw_ahead=self.draw_ahead)
 
     def draw(self, number: int) -> Batch:
         """The batch of step `number`, recorded if that is asked for."""
@@ -73,6 +73,11 @@ class Writing:
         if self.recorder is not None:
             self.recorder.write(number, batch)
         return batch
+
+    def draw_ahead(self, number: int) -> Batch:
+        """`draw` while the weights are being changed. Raises EnginesNeedWeights when no engine is left."""
+        with self.roles.rollouts.trainer_is_busy():
+            return self.draw(number)
 
     def sample(self, number: int) -> Batch:
         """Write and score `rollout.n` responses to each of the next prompts; reprompt each group once it is scored."""

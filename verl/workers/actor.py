@@ -35,7 +35,7 @@ from verl.weights import buckets
 from verl.workers.checkpoint_writer import CheckpointWriter
 from verl.workers.process_group import Place, join, leave
 from verl.workers.ref import RefWorker
-from verl.workers.send_weights import WeightSender
+from verl.workers.send_weights import Sent, WeightSender
 from verl.workers.training_state import load_training_state, num_bytes, training_state
 from verl.workers.update import Learner, Outcome, UpdateResult, response_tokens
 
@@ -219,8 +219,10 @@ class ActorWorker(Worker):
         return found
 
     @dispatch(results=Results.RANK_ZERO)
-    def publish_weights(self, version: int, receivers: Sequence[Receiver], bucket_bytes: int) -> list[str]:
-        """Send all weights to the engines, gathered one by one, in buckets; returns the digests of what was sent.
+    def publish_weights(
+        self, version: int, receiver: Receiver, bucket_bytes: int, timeout: float | None = None
+    ) -> Sent:
+        """Send all weights to engines, gathered one by one, in buckets; an engine may take `timeout` s for each.
 
         Weights travel under their Hugging Face names in the type of the forward, adapters merged, a tied head twice.
         """
@@ -228,12 +230,12 @@ class ActorWorker(Worker):
         if self.place.rank > 0:
             for _ in weights:  # gathering is a collective
                 pass
-            return []
+            return Sent([], {})
         if self._sender is None:
             self._sender = WeightSender(bucket_bytes)
-        digests = self._sender.send(buckets(weights, bucket_bytes), receivers)
-        logger.info("Weights %d sent in %d buckets.", version, len(digests))
-        return digests
+        sent = self._sender.send(buckets(weights, bucket_bytes), receiver, timeout)
+        logger.info("Weights %d sent in %d buckets.", version, len(sent.digests))
+        return sent
 
     @dispatch(results=Results.RANK_ZERO)
     def probe_log_probs(self, token_ids: Sequence[int]) -> list[float]:
