@@ -72,7 +72,7 @@ class Team:
         return Team(self.role, tuple(hosts), tuple(homes))
 
     def blame(self, rank: int, cause: str, kind: type[WorkerError]) -> WorkerError:
-        """An error about a rank that did not report it itself: with the end of its log, and its stacks if it is late."""
+        """An error about a rank that did not report it itself: the end of its log, and its stacks if it is late."""
         home = self._home(rank)
         where = [f"{self.role} {each}" for each in self.standing([rank])] if issubclass(kind, WorkerLate) else []
         return kind(self.role, rank, home.host, cause, "\n".join([_log_of(home), *where]))
