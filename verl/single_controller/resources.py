@@ -90,9 +90,9 @@ class ResourcePool:
     def _check_counts(self) -> None:
         kind, per_slot = ("GPU", 1.0) if self.has_gpus else ("CPU", SLOT_CPUS)
         nodes = [node for node in ray.nodes() if node["Alive"]]
-        counts = {node["NodeManagerAddress"]: node["Resources"].get(kind, 0.0) for node in nodes}
-        if sum(count >= per_slot * self.slots_per_node for count in counts.values()) < self.num_nodes:
-            there = ", ".join(f"{address} with {count:g} {kind}(s)" for address, count in counts.items())
+        counts = [(node["NodeManagerAddress"], node["Resources"].get(kind, 0.0)) for node in nodes]
+        if sum(count >= per_slot * self.slots_per_node for _, count in counts) < self.num_nodes:
+            there = ", ".join(f"{address} with {count:g} {kind}(s)" for address, count in counts)
             raise RuntimeError(
                 f"The run needs {self._request()}, but the Ray cluster has: {there}. "
                 "Set trainer.nnodes and trainer.n_gpus_per_node to what there is."
