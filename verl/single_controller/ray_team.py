@@ -61,7 +61,7 @@ class Team:
         """End one process, whatever it is doing. Ray asks it to end itself, which a stopped one (SIGSTOP) cannot."""
         ray.kill(self.hosts[rank])
         home = self._home(rank)
-        if home.host == socket.gethostname() and _is_ours(home.pid):
+        if home.host == socket.gethostname() and _is_stopped_host(home.pid):
             with suppress(ProcessLookupError):
                 os.kill(home.pid, signal.SIGKILL)
 
@@ -110,12 +110,14 @@ def is_ready(waitable: Any) -> bool:
     return bool(ray.wait([waitable], timeout=0)[0])
 
 
-def _is_ours(pid: int) -> bool:
-    """Whether a process is still the worker it was: ids are given out again."""
+def _is_stopped_host(pid: int) -> bool:
+    """Whether a process is stopped, and still the worker it was: ids are given out again."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(f"ray::{WorkerHost.__name__}".encode())
+        name = Path(f"/proc/{pid}/cmdline").read_bytes()
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return False
+    return state == "T" and name.startswith(f"ray::{WorkerHost.__name__}".encode())
 
 
 def _log_of(home: Home) -> str:
