@@ -103,9 +103,9 @@ def test_a_run_folder_holds_no_secret(tmp_path, monkeypatch):
             "trainer": {"default_local_dir": str(tmp_path / "run"), "logger": ["console", "file", "wandb"]},
         },
     )
-    with pytest.raises(OSError, match="planted_2"), recorded_run(config, 3) as run:
-        run.tracking.log({"loss": 1.0}, 1)
-        assert run.tracking.active == ["file", "console", "wandb"]
+    with pytest.raises(OSError, match="planted_2"), recorded_run(config) as run, run.tracking(3) as tracking:
+        tracking.log({"loss": 1.0}, 1)
+        assert tracking.active == ["file", "console", "wandb"]
         raise OSError("403 for planted_2 and planted_4")
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert any("wandb" in str(path) for path in files)
