@@ -11,6 +11,7 @@ pytestmark = pytest.mark.slow
 
 SETTINGS = ("actor_rollout_ref.rollout.name=hf", "trainer.n_gpus_per_node=1", "trainer.total_training_steps=3")
 
+ALL_SHARDS = "global_step_2*/actor/policy/.metadata"
 PHASES = {
     "generation": Fault("driver", "generate", 2),
     "reward": Fault("driver", "reward.score", 2),
@@ -18,9 +19,7 @@ PHASES = {
     "weight sync": Fault("driver", "actor.publish_weights", 2),
     "validation": Fault("driver", "validation", 2),
     "save, shards half written": Fault("driver", "actor.save_checkpoint", 2, written="global_step_2*/actor/*/*"),
-    "save, shards written": Fault(
-        "driver", "actor.save_checkpoint", 2, written="global_step_2*/actor/policy/.metadata"
-    ),
+    "save, shards written": Fault("driver", "actor.save_checkpoint", 2, written=ALL_SHARDS),
     "resume": Fault("driver", "actor.load_checkpoint", 0),
 }
 

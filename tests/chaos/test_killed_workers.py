@@ -1,4 +1,4 @@
-"""A worker is killed, or stopped so that it hangs. What serves is replaced; a training rank ends the run, or restarts it.
+"""A worker is killed, or stopped so that it hangs. What serves is replaced; a training rank ends or restarts the run.
 
 Stopped processes are as good as a hanging network: they are there, and never answer.
 """
