@@ -147,9 +147,11 @@ class MinimalSDPO:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         torch.manual_seed(settings.seed)
-        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(settings.model)
+        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(settings.model, trust_remote_code=False)
         self.end: int = self.tokenizer.convert_tokens_to_ids(self.tokenizer.eos_token)  # pyright: ignore
-        self.student = AutoModelForCausalLM.from_pretrained(settings.model, dtype=torch.float32)
+        self.student = AutoModelForCausalLM.from_pretrained(
+            settings.model, dtype=torch.float32, trust_remote_code=False
+        )
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(self.student.parameters(), lr=settings.lr, weight_decay=0.01)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(

@@ -11,8 +11,11 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
+
+from verl.types import InputError
 
 
 class Table:
@@ -61,35 +64,42 @@ def load_from_file(path: str, name: str, key: str) -> Any:
         key: configuration key to name in messages, such as `custom_reward_function`.
 
     Raises:
-        ValueError: no such file, the file fails while it is imported (the cause is chained), or it has no such name.
+        InputError: no such file, the file fails while it is imported (the cause is chained), or it has no such name.
     """
     file = Path(path).expanduser().resolve()
     if not file.is_file():
-        raise ValueError(f"{key}.path={path}: no such file (looked for {file}).")
+        raise InputError(f"{key}.path={path}: no such file (looked for {file}).")
     digest = hashlib.sha256(str(file).encode()).hexdigest()[:12]
     module_name = f"user_code_{file.stem}_{digest}"
     if module_name not in sys.modules:
         spec = importlib.util.spec_from_file_location(module_name, file)
         if spec is None or spec.loader is None:
-            raise ValueError(f"{key}.path={path}: is not a Python file; its name must end in .py.")
+            raise InputError(f"{key}.path={path}: is not a Python file; its name must end in .py.")
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module  # before it runs, as import does: dataclasses look their module up
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[module_name]
-            raise ValueError(
-                f"{key}.path={path}: fails while being imported: {type(error).__name__}: {error}"
+            place = in_user_code(error, file)
+            raise InputError(
+                f"{key}.path={path}: fails while being imported: {place}{type(error).__name__}: {error}"
             ) from error
     module = sys.modules[module_name]
     if not hasattr(module, name):
         defined = sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))
         near = difflib.get_close_matches(name, defined, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
+        raise InputError(
             f"{key}.name={name}: {path} has no such name; it has {', '.join(sorted(defined)) or 'none'}.{hint}"
         )
     return getattr(module, name)
+
+
+def in_user_code(error: BaseException, file: str | Path) -> str:
+    """`line 12: `, where in a user's file an error came up; empty if it did not pass through there."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    return f"line {lines[-1]}: " if lines else ""
 
 
 ALGORITHMS = Table(

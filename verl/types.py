@@ -10,6 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
 
+class InputError(ValueError):
+    """Something that a user gave (a file, a model, a function) cannot be used. The message is written for people: the
+    door shows it alone, without a traceback."""
+
+
 class Message(TypedDict):
     """One turn of a chat, as in the parquet schema."""
 

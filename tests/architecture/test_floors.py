@@ -15,7 +15,7 @@ FLOORS = {
     2: ["verl.models", "verl.rollout", "verl.weights", "verl.checkpoint", "verl.tracking"],
     3: ["verl.single_controller", "verl.workers"],
     4: ["verl.trainer"],
-    5: ["recipes", "data"],
+    5: ["recipes", "data", "verl.model_merger"],
 }
 DOOR_FILES = {"compose", "resolve", "door"}
 """Parts of the doors of verl.trainer, beside main_*.py: the only files that know Hydra."""
@@ -26,6 +26,7 @@ NEIGHBOURS = {
     ("verl.rewards", "verl.sandbox"),
     ("verl.workers", "verl.single_controller"),
     ("recipes", "data"),
+    ("verl.model_merger", "verl.checkpoint"),  # one door is another's name
 } | {(a, b) for a in FLOORS[0] for b in FLOORS[0]}
 """Pairs on one floor that may know each other (floor 0 is words: only circles are forbidden)."""
 ONLY_IN = {
@@ -84,7 +85,8 @@ def package_of(name):
 
 def floor_of(name):
     last = name.rsplit(".", 1)[-1]
-    if is_in(name, "verl.trainer") and (last.startswith("main_") or last in DOOR_FILES):
+    is_trainer_door = is_in(name, "verl.trainer") and (last.startswith("main_") or last in DOOR_FILES)
+    if is_trainer_door or last == "__main__":
         return 5
     return next((floor for floor, packages in FLOORS.items() if package_of(name) in packages), None)
 

@@ -21,6 +21,7 @@ from verl.trainer.rl_trainer import RLTrainer
 from verl.trainer.roles import ray_roles
 from verl.trainer.run_data import load_run_data
 from verl.trainer.sampling import make_requests
+from verl.trainer.writing import Writing
 from verl.types import Sampling
 
 MANY_STEPS = 1_000_000
@@ -31,15 +32,16 @@ def main():
     config = quickstart(json.loads(sys.argv[1]) | {"trainer.total_training_steps": MANY_STEPS})
     data = load_run_data(config)
     with tempfile.TemporaryDirectory() as folder, ray_roles(config, MANY_STEPS, Path(folder)) as roles:
-        trainer = RLTrainer(config, data, roles)
-        trainer.publisher.publish(version=0)
+        source = Writing(config, data, roles, step=0)
+        trainer = RLTrainer(config, data, roles, source)
+        source.publish(version=0)
         waits = time_rewards(roles.rewards)
         number = 0
         channel.send({"engine": roles.spec.rollout.name, "ranks": roles.actor.world_size})
-        with closing(trainer.make_schedule()) as schedule:
+        with closing(source.make_schedule()) as schedule:
             while (question := channel.receive()) is not None:
                 if "generate" in question:
-                    channel.send(generate(trainer, **question["generate"]))
+                    channel.send(generate(data, roles, **question["generate"]))
                     continue
                 steps = []
                 for _ in range(question["steps"]):
@@ -78,19 +80,19 @@ def train(trainer, number, schedule):
     }
 
 
-def generate(trainer, batch, samples, response, is_mixed, seed):
+def generate(data, roles, batch, samples, response, is_mixed, seed):
     """Write a batch of responses and take them as they end.
 
     With `is_mixed` their lengths are spread evenly over 1 ... `response`.
     """
-    prompts = trainer.data.train[: batch // samples]
+    prompts = data.train[: batch // samples]
     requests = make_requests(prompts, samples, Sampling(max_tokens=response), seed)
     if is_mixed:
         rng = random.Random(seed)
         requests = [replace(r, sampling=Sampling(max_tokens=rng.randint(1, response))) for r in requests]
     begin = time.perf_counter()
     arrivals, tokens = [], 0
-    for rollouts in trainer.roles.rollouts.generate(requests):
+    for rollouts in roles.rollouts.generate(requests):
         arrivals += [time.perf_counter() - begin] * len(rollouts)
         tokens += sum(len(rollout.response_ids) for rollout in rollouts)
     return {

@@ -17,9 +17,8 @@ import psutil
 from sides import Channel
 from workload import batch_rows, quickstart
 
-from verl.rollout.base import engine_spec
 from verl.trainer.rl_trainer import RLTrainer
-from verl.trainer.roles import Roles, sft_workers
+from verl.trainer.roles import ActorRole, sft_workers
 
 MANY_STEPS = 1_000_000
 
@@ -32,9 +31,8 @@ def main():
         tempfile.TemporaryDirectory() as folder,
         sft_workers(roles_config, config.trainer, MANY_STEPS, Path(folder)) as actor,
     ):
-        spec = engine_spec(roles_config, config.data, "cpu", config.trainer.seed)
-        no_engines, no_rewards = SimpleNamespace(), SimpleNamespace()
-        trainer = RLTrainer(config, SimpleNamespace(vocab_size=300), Roles(actor, no_engines, no_rewards, spec))
+        no_data, no_engines = SimpleNamespace(), SimpleNamespace()
+        trainer = RLTrainer(config, no_data, ActorRole(actor), no_engines)
         processes = ranks()
         channel.send({"ranks": actor.world_size})
         number = 0

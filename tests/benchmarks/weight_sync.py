@@ -45,7 +45,8 @@ from verl.single_controller.runtime import ray_session
 from verl.trainer.publish import Publisher
 from verl.trainer.roles import KEEPS_FREED_MEMORY
 from verl.workers.actor import ActorWorker
-from verl.workers.rollout import RolloutPool, RolloutWorker
+from verl.workers.rollout import RolloutWorker
+from verl.workers.rollout_pool import RolloutPool
 
 
 class ChangingActor(ActorWorker):
@@ -103,7 +104,7 @@ class Timed:
             begin = time.perf_counter()
             result = value(*args, **kwargs)
             self._phases[PHASES[name]] = time.perf_counter() - begin
-            if name == "finish_sync":  # the engine scores the probe in the same call
+            if name == "finish":  # the engine scores the probe in the same call
                 self._phases["probe"] = result[0].probe_seconds
                 self._phases["finish"] -= result[0].probe_seconds
             return result
@@ -112,9 +113,9 @@ class Timed:
 
 
 PHASES = {
-    "begin_sync": "begin",
+    "begin": "begin",
     "publish_weights": "send",
-    "finish_sync": "finish",
+    "finish": "finish",
     "verify": "compare",
 }
 
@@ -213,7 +214,9 @@ def measure(config, args):
     shipped.keep_next_weights()
     Publisher(config, actor, RolloutPool(shipped), spec, args.vocab_size).publish(0)
     phases = {}
-    publisher = Publisher(config, Timed(actor, phases), Timed(RolloutPool(engines), phases), spec, args.vocab_size)
+    pool = RolloutPool(engines)
+    pool.sync = Timed(pool.sync, phases)
+    publisher = Publisher(config, Timed(actor, phases), pool, spec, args.vocab_size)
     engines.keep_next_weights()
     metrics = publisher.publish(0)
     rounds, num_quiet = [], 0

@@ -20,7 +20,6 @@ HARMLESS = [
     f"{ACTOR}.fsdp_config.offload_policy=False",
     f"{ACTOR}.fsdp_config.fsdp_size=-1",
     f"{ACTOR}.checkpoint.load_contents=[model]",
-    f"{ACTOR}.checkpoint.async_save=False",
     f"{ACTOR}.ulysses_sequence_parallel_size=1",
     f"{ROLLOUT}.mode=async",
     f"{ROLLOUT}.free_cache_engine=True",

@@ -2,13 +2,15 @@
 
 import pytest
 import torch
-from pool_case import PROBE, requests, send
+from pool_case import PROBE, publish, requests, send, written
 from tiny_models import make_model, true_log_probs, weights_of
 
 from verl.single_controller import LocalWorkerGroup, WorkerError
 from verl.types import Request, Sampling
 from verl.weights import Bucket, SharedReader, SharedSlots, WeightSyncError, buckets, digest
-from verl.workers.rollout import RolloutPool, RolloutWorker, assign
+from verl.workers.rollout import RolloutWorker
+from verl.workers.rollout_pool import EnginesNeedWeights, RolloutPool, assign
+from verl.workers.send_weights import Sent
 
 
 class SharedEngineWorker(RolloutWorker):
@@ -37,23 +39,25 @@ def truth(model):
 
 
 def test_a_good_sync_is_reported_and_verified(pool, model, truth):
-    (report,) = send(pool, weights_of(model), version=4)
+    reports = send(pool, weights_of(model), version=4)
+    (report,) = reports.values()
     assert report.version == pool.weight_version == 4
     assert report.num_tensors == 25 and report.num_bytes == sum(t.nbytes for _, t in weights_of(model))
     assert len(report.digests) > 3  # several buckets, so the loader was fed while it ran
-    assert pool.verify(pool.probe(PROBE), truth, 1e-3) < 1e-4
-    rollouts = [rollout for part in pool.generate(requests(6)) for rollout in part]
-    assert {rollout.weight_version for rollout in rollouts} == {4} and len(rollouts) == 6
+    with pytest.raises(EnginesNeedWeights, match="publish weights first"):  # received, but not proven
+        list(pool.generate(requests(1)))
+    assert pool.sync.verify(reports, truth, 1e-3) < 1e-4
+    assert {rollout.weight_version for rollout in written(pool, requests(6)).values()} == {4}
 
 
 def test_one_damaged_mlp_weight_is_caught_by_the_probe(pool, model, truth):
     name = "model.layers.1.mlp.up_proj.weight"
     weights = [(n, torch.roll(t, 1, 0) if n == name else t) for n, t in weights_of(model)]
-    send(pool, weights)
+    reports = send(pool, weights)
     with pytest.raises(
         WeightSyncError, match=r"rollout engine 0 and the trainer disagree.*some tensors were not loaded"
     ):
-        pool.verify(pool.probe(PROBE), truth, 1e-3)
+        pool.sync.verify(reports, truth, 1e-3)
 
 
 def test_bytes_that_change_on_the_way_are_caught_by_the_digest(pool, model):
@@ -63,13 +67,13 @@ def test_bytes_that_change_on_the_way_are_caught_by_the_digest(pool, model):
 
     with pytest.raises(WeightSyncError, match="received other bytes than were sent"):
         send(pool, weights_of(model), damage=damage)
-    with pytest.raises(RuntimeError, match="pool holds -1"):
+    with pytest.raises(EnginesNeedWeights):
         list(pool.generate(requests(1)))
 
 
 def test_a_byte_that_flips_in_shared_memory_is_caught_by_the_digest(pool, model):
     slots, sent = SharedSlots(50_000), []
-    pool.begin_sync(1)
+    pool.sync.begin(1)
     for number, bucket in enumerate(buckets(weights_of(model), 50_000)):
         sent.append(digest(bucket))
         shared = slots.place(bucket)
@@ -79,39 +83,42 @@ def test_a_byte_that_flips_in_shared_memory_is_caught_by_the_digest(pool, model)
                 first = memory.read(1)
                 memory.seek(-1, 1)
                 memory.write(bytes([first[0] ^ 1]))
-        (held,) = pool.receiver.send_all(shared)
+        held = pool.sync.receiver.send_each(shared)[0]
         slots.release(set(held))
     with pytest.raises(WeightSyncError, match=r"received other bytes than were sent, in buckets \[2\]"):
-        pool.finish_sync(sent)
+        pool.sync.finish(Sent(sent, {}))
 
 
 def test_vllm_without_the_tied_head_is_caught(engine_for, model, truth):
     pool = RolloutPool(LocalWorkerGroup("rollout", SharedEngineWorker, [engine_for("vllm", True)]))
     send(pool, weights_of(make_model(3, is_tied=True)))
-    send(pool, [pair for pair in weights_of(model) if pair[0] != "lm_head.weight"])
+    reports = send(pool, [pair for pair in weights_of(model) if pair[0] != "lm_head.weight"])
     with pytest.raises(WeightSyncError, match="tied lm_head left out"):
-        pool.verify(pool.probe(PROBE), truth, 1e-3)
+        pool.sync.verify(reports, truth, 1e-3)
 
 
-def test_a_sync_that_changes_nothing_is_caught(pool, model, truth):
+def test_a_sync_that_changes_nothing_is_caught_also_from_the_restarted_engine(pool, model, truth, caplog):
     other = make_model(2, is_tied=True)
-    send(pool, weights_of(other))
-    pool.verify(pool.probe(PROBE), true_log_probs(other, PROBE[:1], PROBE[1:]), 1e-3)
-    with pytest.raises(WeightSyncError, match="still serves its old weights"):
-        pool.verify(pool.probe(PROBE), truth, 1e-3)
+    publish(pool, other, version=1)
+    pool.sync.verify(send(pool, weights_of(other), version=2), truth, 1e-3)  # it is restarted: not yet fatal
+    assert "the engine still serves its old weights" in caplog.text
+    assert pool.engines.fleet.num_restarts == 1 and not pool.engines.fleet.serving
+    with pytest.raises(WeightSyncError, match="rollout engine 0 and the trainer disagree"):
+        pool.sync.verify(send(pool, weights_of(other), version=2), truth, 1e-3)
 
 
 def test_serving_during_a_sync_and_syncs_out_of_order_are_refused(engine_for, model):
     def fresh():
         return RolloutPool(LocalWorkerGroup("rollout", SharedEngineWorker, [engine_for("hf", True)]))
 
-    for misuse, message in [
-        (lambda pool: [pool.begin_sync(1), pool.begin_sync(2)], "sync 2 begins, but 1 was not finished"),
-        (lambda pool: pool.finish_sync([]), "No weight sync is under way"),
-        (lambda pool: [pool.begin_sync(1), list(pool.generate(requests(1)))], "has no weights"),
-        (lambda pool: [pool.begin_sync(1), pool.finish_sync([])], "No weights came for"),
+    for misuse, kind, message in [
+        (lambda pool: [pool.sync.begin(1), pool.sync.begin(2)], WorkerError, "sync 2 begins, but 1 was not finished"),
+        (lambda pool: list(pool.generate(requests(1))), EnginesNeedWeights, "No rollout engine has weights"),
+        (lambda pool: [pool.sync.begin(1), list(pool.generate(requests(1)))], EnginesNeedWeights, "has weights"),
+        (lambda pool: [pool.sync.begin(1), pool.sync.finish(Sent([], {}))], WorkerError, "No weights came for"),
+        (lambda pool: [pool.sync.begin(1), list(pool.generate(requests(1) * 2))], ValueError, "same request_id"),
     ]:
-        with pytest.raises(WorkerError, match=message):
+        with pytest.raises(kind, match=message):
             misuse(fresh())
 
 
@@ -135,5 +142,5 @@ def test_two_engines_answer_everything_once(engine_for, model):
     pool = RolloutPool(LocalWorkerGroup("rollout", NextEngineWorker, num_ranks=2))
     reports = send(pool, weights_of(model), version=7)
     assert reports[0].digests == reports[1].digests
-    parts = list(pool.generate(requests(20, n=4)))
-    assert sorted(rollout.request_id for part in parts for rollout in part) == list(range(20))
+    pool.sync.verify(reports, true_log_probs(model, PROBE[:1], PROBE[1:]), 1e-3)
+    written(pool, requests(20, n=4))

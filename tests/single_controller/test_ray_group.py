@@ -1,5 +1,7 @@
 """What only processes can show: deaths, hangs, environments, logs, places."""
 
+import os
+import signal
 import socket
 import time
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 from toy_worker import Toy
 
-from verl.single_controller import WorkerDied, WorkerError
+from verl.single_controller import WorkerDied, WorkerError, WorkerLate
 
 pytestmark = pytest.mark.usefixtures("ray_runtime")
 HOST = socket.gethostname()
@@ -57,9 +59,6 @@ def test_death_is_told_with_process_log_and_last_words(make_group, tmp_path):
 
 
 def test_death_while_idle_is_noticed_by_the_next_call(make_group):
-    import os
-    import signal
-
     group = make_group()
     os.kill(group.pid()[0], signal.SIGKILL)
     with pytest.raises(WorkerDied, match="toy rank 0"):
@@ -80,6 +79,17 @@ def test_replace_ends_a_rank_that_hangs_in_native_code(make_group, tmp_path):
     assert one != pids[1]
 
 
+def test_replace_ends_a_rank_that_is_stopped(make_group):
+    group = make_group()
+    pids = group.pid()
+    os.kill(pids[1], signal.SIGSTOP)
+    lost = group.start_on(1, "add", 1)
+    group.replace(1)
+    assert_gone(pids[1:])
+    assert isinstance(lost.outcome(), WorkerDied)
+    assert group.add(1) == [1, 1]
+
+
 def test_processes_of_a_replaced_worker_end_with_it(make_group):
     group = make_group()
     kept, ended = group.start_process()
@@ -96,6 +106,59 @@ def test_replace_mends_a_group_whose_rank_died(make_group):
     assert isinstance(died, WorkerDied)
     group.replace(0)
     assert group.add(3) == [3, 3]
+
+
+def test_a_death_in_a_stream_keeps_what_came_before_and_the_other_streams(make_group, tmp_path):
+    group = make_group(log_dir=tmp_path)
+    dying, queued, good = (
+        group.stream_on(0, "count_and_die", 2),
+        group.stream_on(0, "count", 1),
+        group.stream_on(1, "count", 3),
+    )
+    items = {dying: [], queued: [], good: []}
+    while not all(stream.is_done for stream in items):
+        group.wait_any([stream for stream in items if not stream.is_done])
+        for stream, found in items.items():
+            found += stream.take()
+    assert list(items.values()) == [[(0, 0), (0, 1)], [], [(1, 0), (1, 1), (1, 2)]]
+    assert isinstance(dying.failure, WorkerDied) and isinstance(queued.failure, WorkerDied)
+    assert good.failure is None
+    assert f"Its log is {tmp_path / 'toy-0.log'}" in str(dying.failure)
+    group.replace(0)
+    assert group.add(2) == [2, 2]
+
+
+def test_a_stream_that_hangs_is_waited_for_no_longer_than_asked_and_ends_with_its_rank(make_group):
+    group = make_group()
+    stream = group.stream_on(1, "count_and_hang", 1)
+    taken = []
+    while not taken:
+        group.wait_any([stream])
+        taken = stream.take()
+    group.wait_any([stream], timeout=0.2)
+    assert stream.take() == [] and not stream.is_done
+    group.replace(1)
+    while not stream.is_done:
+        group.wait_any([stream])
+        assert stream.take() == []
+    assert isinstance(stream.failure, WorkerDied)
+
+
+def test_a_receiver_that_hangs_or_died_is_named_and_the_others_are_served(make_group):
+    sender, target = make_group(1), make_group(3)
+    receiver = target.receiver("add")
+    died = target.start_on(0, "die_on", 0)
+    assert isinstance(died.outcome(), WorkerDied)
+    target.start_on(2, "hang")
+    (outcomes,) = sender.send_each_to(receiver, 4, timeout=2.0)
+    assert isinstance(outcomes[0], WorkerDied) and outcomes[0].rank == 0
+    assert outcomes[1] == 4
+    assert str(outcomes[2]).startswith(f"toy rank 2 on {HOST} failed: add gave no answer within 2.0 s.")
+    assert isinstance(outcomes[2], WorkerLate)
+    target.replace(0), target.replace(2)
+    assert target.add(1) == [1, 5, 1]
+    assert isinstance(sender.send_each_to(receiver, 0)[0][0], WorkerDied)  # it knows only the old one
+    assert sender.send_each_to(target.receiver("add"), 1) == [{0: 2, 1: 6, 2: 2}]
 
 
 def test_shutdown_leaves_no_process(make_group):

@@ -107,6 +107,68 @@ def test_stream_cannot_be_started_without_reading(pair):
         pair.start("count", [1])
 
 
+def read(group, *streams):
+    """All items of streams, by their place; waits for whichever has some."""
+    items = [[] for _ in streams]
+    while not all(stream.is_done for stream in streams):
+        group.wait_any([stream for stream in streams if not stream.is_done])
+        for found, stream in zip(items, streams, strict=True):
+            found += stream.take()
+    return items
+
+
+def test_streams_of_single_ranks_are_read_side_by_side(pair):
+    one, zero = pair.stream_on(1, "count", 3), pair.stream_on(0, "count", 2)
+    assert read(pair, one, zero) == [[(1, 0), (1, 1), (1, 2)], [(0, 0), (0, 1)]]
+    assert one.failure is None and one.take() == []
+
+
+def test_a_rank_does_one_stream_after_the_other_and_calls_can_be_waited_for_beside_them(pair):
+    streams, call = [pair.stream_on(1, "count", 2), pair.stream_on(1, "count", 1)], pair.start_on(0, "add", 0)
+    pair.wait_any([call, *streams])
+    assert read(pair, *streams) == [[(1, 0), (1, 1)], [(1, 0)]]
+    pair.wait_any([call])
+    assert call.is_done
+
+
+def test_a_stream_of_nothing_ends(pair):
+    stream = pair.stream_on(0, "count", 0)
+    assert read(pair, stream) == [[]]
+    assert stream.failure is None
+
+
+def test_failure_of_a_stream_on_one_rank_is_told_and_ends_nothing_else(make_group):
+    group = make_group(start=5)
+    failing, good = group.stream_on(1, "count", 3, fails_at=2), group.stream_on(0, "count", 3)
+    assert read(group, failing, good) == [[(1, 0), (1, 1)], [(0, 0), (0, 1), (0, 2)]]
+    assert str(failing.failure).startswith(f"toy rank 1 on {HOST} failed: RuntimeError: lost count")
+    assert good.failure is None
+    assert group.add(1) == [6, 6]
+
+
+def test_only_streams_are_streamed(pair):
+    with pytest.raises(TypeError, match=r"toy.add is not a stream: use group.start_on\(1, 'add', ...\)"):
+        pair.stream_on(1, "add", 1)
+
+
+def test_the_driver_can_blame_a_rank(pair):
+    error = pair.blame(1, "it answers nonsense")
+    assert str(error).startswith(f"toy rank 1 on {HOST} failed: it answers nonsense")
+
+
+def test_a_receiver_of_some_ranks_reaches_only_these_and_tells_failures_by_rank(make_group):
+    sender, target = make_group(1, role="actor"), make_group(3, role="engine", start=1)
+    receiver = target.receiver("add", ranks=[0, 2])
+    assert receiver.ranks == (0, 2)
+    assert sender.send_to(receiver, 6) == [[7, 7]]
+    assert sender.send_each_to(receiver, 1) == [{0: 8, 2: 8}]
+    assert target.add(0) == [8, 1, 8]
+    (outcomes,) = sender.send_each_to(target.receiver("fail_on"), 1)
+    assert {rank: outcome for rank, outcome in outcomes.items() if rank != 1} == {0: None, 2: None}
+    assert str(outcomes[1]).startswith(f"engine rank 1 on {HOST} failed: KeyError: 'what a mistake'")
+    assert target.add(0) == [8, 1, 8]
+
+
 def test_workers_of_one_group_call_another(make_group):
     sender, target = make_group(1, role="actor"), make_group(2, role="engine", start=1)
     assert sender.send_to(target.receiver("add"), 6) == [[7, 7]]

@@ -38,6 +38,17 @@ class Toy(Worker):
                 raise RuntimeError("lost count")
             yield self.rank_info.rank, number
 
+    @dispatch(Arguments.SPLIT, streams=True)
+    def count_and_die(self, limit: int) -> Iterator[tuple[int, int]]:
+        yield from self.count(limit)
+        time.sleep(0.5)  # so that the items are on their way
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @dispatch(Arguments.SPLIT, streams=True)
+    def count_and_hang(self, limit: int) -> Iterator[tuple[int, int]]:
+        yield from self.count(limit)
+        threading.Event().wait()
+
     @dispatch()
     def fail_on(self, rank: int, waits: bool = False) -> None:
         if self.rank_info.rank == rank:
@@ -66,6 +77,10 @@ class Toy(Worker):
     @dispatch()
     def send_to(self, receiver: Receiver, payload: int) -> list[int]:
         return receiver.send_all(payload)
+
+    @dispatch()
+    def send_each_to(self, receiver: Receiver, payload: int, timeout: float | None = None) -> dict[int, object]:
+        return receiver.send_each(payload, timeout=timeout)
 
     @dispatch()
     def environment(self, *names: str) -> dict[str, str | None]:

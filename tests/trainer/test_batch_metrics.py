@@ -5,6 +5,7 @@ import os
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from verl.config import DataConfig
@@ -15,6 +16,8 @@ from verl.trainer.batch_metrics import (
     host_memory_used,
     perf_metrics,
     rank_load,
+    repeated_share,
+    repetition_metrics,
     rollout_gap_metrics,
     score_metrics,
     seqlen_metrics,
@@ -39,6 +42,7 @@ def test_scores_lengths_and_errors():
         "critic/rewards/mean": 0.375, "critic/rewards/max": 1.0, "critic/rewards/min": 0.0,
         "response_length/mean": 3.0, "response_length/max": 5.0, "response_length/min": 0.0,
         "response_length/clip_ratio": 0.25, "response/aborted_ratio": 0.25,
+        "response/duplicate_ratio": 0.0, "response/repeated_ngram_ratio": 0.25,
         "prompt_length/mean": 4.0, "prompt_length/max": 8.0, "prompt_length/min": 2.0, "prompt_length/clip_ratio": 0.25,
         "reward/num_errors": 1.0, "reward/error_ratio": 0.25,
     }  # fmt: skip
@@ -56,7 +60,52 @@ def test_advantages_and_gap_look_at_written_tokens_only():
     assert found == pytest.approx({
         "critic/advantages/mean": 0.5, "critic/advantages/max": 2.0, "critic/advantages/min": -1.0,
         "training/rollout_probs_diff_mean": 0.125, "training/rollout_probs_diff_max": 0.25,
+        "training/rollout_log_prob_gap": math.log(2) / 2,
     })  # fmt: skip
+
+
+def test_garbage_log_probs_show_in_the_gap():
+    row = Row([1], [2, 3], [1, 1], rollout_log_probs=[900.0, -1.0], old_log_probs=[-1.0, -1.0])
+    assert rollout_gap_metrics([row])["training/rollout_probs_diff_mean"] == math.inf
+    assert math.isnan(
+        rollout_gap_metrics([replace(row, rollout_log_probs=[math.nan, 0.0])])["training/rollout_log_prob_gap"]
+    )
+
+
+def say(uid, *ids):
+    return Sample(uid, SAMPLES[0].prompt, replace(SAMPLES[0].rollout, response_ids=list(ids)), "", SAMPLES[0].reward)
+
+
+def test_repetition_within_a_response():
+    loop = say("a", 1, 2, 1, 2, 1, 2, 1, 2)  # 1212 2121 1212 2121 1212: 2 of 5 are new
+    plain = say("a", *range(9))
+    swapped = say("b", 1, 2, 3, 4, 4, 3, 2, 1)  # the same tokens in another order are another n-gram
+    short = say("b", 7, 7, 7)
+    assert repetition_metrics([loop])["response/repeated_ngram_ratio"] == pytest.approx(0.6)
+    assert repetition_metrics([plain, swapped])["response/repeated_ngram_ratio"] == 0
+    assert repetition_metrics([loop, plain, swapped, short])["response/repeated_ngram_ratio"] == pytest.approx(0.2)
+    assert repetition_metrics([short]) == {"response/duplicate_ratio": 0.0}
+
+
+def test_repeated_share_counts_as_a_set_of_tuples_does():
+    ids = np.random.default_rng(0).integers(0, 4, 3000)
+    grams = list(zip(*(ids[shift : len(ids) - 3 + shift] for shift in range(4)), strict=True))
+    assert len(set(grams)) > 200
+    assert repeated_share(ids.astype(np.uint64)) == pytest.approx(1 - len(set(grams)) / len(grams))
+
+
+def test_duplicates_are_counted_within_a_group():
+    samples = [
+        say("a", 1, 2),
+        say("a", 1, 2),
+        say("a", 1, 2),
+        say("a", 3),
+        say("b", 1, 2),
+        say("b"),
+        say("b"),
+        say("b", 4),
+    ]
+    assert repetition_metrics(samples)["response/duplicate_ratio"] == 0.375  # 2 of a, 1 of b
 
 
 def test_no_gap_without_both_log_probs():

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from verl.trainer.schedule import OneStepOff, OnPolicy
+from verl.workers.rollout_pool import EnginesNeedWeights
 
 
 def test_on_policy_writes_a_batch_when_it_is_taken():
@@ -51,6 +52,28 @@ def test_an_error_in_the_thread_is_raised_when_the_engines_are_waited_for():
     with pytest.raises(ZeroDivisionError, match="the engine"):
         schedule.settle()
     schedule.close()
+
+
+def test_a_batch_that_the_engines_failed_is_drawn_again_when_it_is_taken(caplog):
+    drawn = []
+
+    def draw_ahead(number):
+        if number == 2:
+            raise EnginesNeedWeights("none is left")
+        return draw(number, "ahead")
+
+    def draw(number, when="now"):
+        drawn.append((number, when))
+        return number
+
+    schedule = OneStepOff(draw, pytest.fail, draw_ahead)
+    for number in (1, 2, 3):
+        assert schedule.take(number) == number
+        schedule.begin_next(number + 1)
+        schedule.settle()
+    schedule.close()
+    assert drawn == [(1, "now"), (2, "now"), (3, "ahead"), (4, "ahead")]
+    assert "No rollout engine is left to finish the batch ahead" in caplog.text
 
 
 def test_leaving_in_the_middle_of_a_batch_ends_what_it_waits_for():

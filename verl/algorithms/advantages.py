@@ -65,7 +65,7 @@ def reinforce_plus_plus(
     Shapes as `grpo`. The discount `gamma` counts response tokens: tokens that an environment put in cost nothing.
     """
     returns = torch.zeros_like(token_level_rewards)
-    running = torch.zeros_like(token_level_rewards[:, 0])
+    running = token_level_rewards.new_zeros(len(token_level_rewards))  # also where no row has a token
     for t in reversed(range(token_level_rewards.shape[1])):
         is_response = response_mask[:, t] > 0
         running = torch.where(is_response, config.gamma * running, running) + token_level_rewards[:, t]

@@ -38,19 +38,23 @@ def rollout_weights(
     the engine's log-probs are not there.
 
     Metrics, means over response tokens: `rollout_corr/kl` and `rollout_corr/k3_kl` (KL(engine || old) by k1 and k3),
-    `training/rollout_probs_diff_mean` (absolute difference of probabilities), and with weights
-    `rollout_corr/rollout_is_mean` (bounded) and `rollout_corr/rollout_is_ratio_fraction_high` (share at the bound).
+    `training/rollout_probs_diff_mean` (absolute difference of probabilities), `training/rollout_log_prob_gap` (of
+    log-probs, nats, between engine and trainer also where `bypass_mode` takes the engine's as the old ones), and with
+    weights `rollout_corr/rollout_is_mean` (bounded) and `rollout_corr/rollout_is_ratio_fraction_high` (share at the
+    bound).
     """
     if config.rollout_is is None and inputs.rollout_log_probs is None:
         return None, {}
     engine = _engine_log_probs(inputs, f"rollout_is={config.rollout_is}")
     is_response = inputs.response_mask > 0
     old = old_log_probs.detach()
+    trainer = inputs.student.log_probs.detach() if config.bypass_mode else old
     log_ratio = torch.where(is_response, old - engine, 0.0)
     values = {
         "rollout_corr/kl": -log_ratio,
         "rollout_corr/k3_kl": importance_ratio(log_ratio) - 1 - log_ratio,
         "training/rollout_probs_diff_mean": (old.exp() - engine.exp()).abs(),
+        "training/rollout_log_prob_gap": (trainer - engine).abs(),
     }
     weights = None
     if config.rollout_is is not None:

@@ -1,5 +1,31 @@
-"""Checkpoint folders that are whole or absent. The driver's part: no torch; the workers write the shards inside."""
+"""Checkpoint folders that are whole or absent, and (in `dcp`, the only module that needs torch) reading their shards.
 
-from verl.checkpoint.folders import CheckpointError, begin_save, commit_save, find_latest, prune, step_of, verify
+python -m verl.checkpoint list RUN
+python -m verl.checkpoint verify CHECKPOINT
+python -m verl.checkpoint export CHECKPOINT TARGET
+"""
 
-__all__ = ["CheckpointError", "begin_save", "commit_save", "find_latest", "prune", "step_of", "verify"]
+from verl.checkpoint.folders import (
+    Commit,
+    begin_save,
+    checkpoints,
+    commit_save,
+    find_latest,
+    newest_committed,
+    prune,
+    step_of,
+)
+from verl.checkpoint.manifest import CheckpointError, verify
+
+__all__ = [
+    "CheckpointError",
+    "Commit",
+    "begin_save",
+    "checkpoints",
+    "commit_save",
+    "find_latest",
+    "newest_committed",
+    "prune",
+    "step_of",
+    "verify",
+]

@@ -1,12 +1,12 @@
 """The life of a checkpoint folder, so that a crash at any moment leaves either a whole one or none.
 
     begin_save    <run>/global_step_N.tmp                 workers and driver write into it
-    commit_save   manifest last, rename to global_step_N  from here on it counts
+    Commit        manifest last, rename to global_step_N  from here on it counts
                   latest_checkpointed_iteration.txt       for people and scripts, replaced in one go
-    prune         only then may older ones go
+                  only then may older ones go
 
-A name that ends in .tmp never counts. If checkpoints exist and none is usable, resuming is an error: starting again at
-step 0 would overwrite the run.
+A name that ends in .tmp or .set_aside never counts. If checkpoints exist and none is usable, resuming is an error:
+starting again at step 0 would overwrite the run.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import logging
 import os
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from verl.checkpoint.manifest import CheckpointError, sync_folder, verify, write_manifest, write_synced
 
 TRACKER = "latest_checkpointed_iteration.txt"
 PARTIAL = ".tmp"
+SET_ASIDE = ".set_aside"
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +38,34 @@ def begin_save(run_folder: str | Path, step: int) -> Path:
     return partial
 
 
+@dataclass(frozen=True)
+class Commit:
+    """What makes a checkpoint of a written folder. It is made by the driver and travels to who is last to write."""
+
+    partial: Path
+    """What `begin_save` gave."""
+    num_kept: int | None = None
+    """Older checkpoints than the newest so many are deleted; None keeps all."""
+
+    def run(self) -> Path:
+        """Commit, then delete what is no longer kept. Returns the checkpoint."""
+        final = commit_save(self.partial)
+        if self.num_kept:
+            prune(final.parent, self.num_kept)
+        return final
+
+
 def commit_save(partial: Path) -> Path:
     """Turn a written folder into a checkpoint. Returns its final name.
 
-    A checkpoint of the same step (from a run that was begun again) is replaced.
+    Checkpoints of this step and of later ones are from a run that was begun again before them. The same step is
+    replaced; later ones are renamed, so that nobody resumes from, or deletes, what does not follow from this one.
     """
     final = partial.with_name(partial.name.removesuffix(PARTIAL))
     write_manifest(partial)
+    for later in checkpoints(final.parent):
+        if step_of(later) > step_of(final):
+            _set_aside(later)
     replaced = final.with_name(f"{final.name}.replaced{PARTIAL}")
     if final.exists():
         final.rename(replaced)
@@ -65,17 +88,18 @@ def find_latest(run_folder: str | Path) -> Path | None:
     """
     run_folder = Path(run_folder)
     problems: list[str] = []
-    for folder in reversed(_checkpoints(run_folder)):
+    for folder in reversed(checkpoints(run_folder)):
         try:
             verify(folder)
         except CheckpointError as error:
             logger.warning("%s Trying the one before it.", error)
             problems.append(str(error))
             continue
+        if problem := _tracker_problem(run_folder, step_of(folder)):
+            logger.warning("%s The newest whole checkpoint is %s.", problem, folder)
         return folder
-    if (run_folder / TRACKER).exists() and not problems:
-        named = (run_folder / TRACKER).read_text(encoding="utf-8").strip()
-        problems.append(f"{TRACKER} names step {named}, but there is no folder global_step_{named}.")
+    if problem := _tracker_problem(run_folder, 0):
+        problems.append(problem)
     if problems:
         raise CheckpointError(
             f"{run_folder} has checkpoints, but none can be resumed from. {' '.join(problems)} Restore one, or start"
@@ -84,9 +108,20 @@ def find_latest(run_folder: str | Path) -> Path | None:
     return None
 
 
+def newest_committed(run_folder: str | Path) -> Path | None:
+    """The newest checkpoint by name and size, without reading it: for messages."""
+    for folder in reversed(checkpoints(Path(run_folder))):
+        try:
+            verify(folder, with_hashes=False)
+        except CheckpointError:
+            continue
+        return folder
+    return None
+
+
 def prune(run_folder: str | Path, num_kept: int) -> None:
     """Delete all but the newest `num_kept` checkpoints, oldest first. Call it after a commit."""
-    for folder in _checkpoints(Path(run_folder))[:-num_kept]:
+    for folder in checkpoints(Path(run_folder))[:-num_kept]:
         doomed = folder.with_name(folder.name + PARTIAL)
         folder.rename(doomed)  # so that a half-deleted folder does not count
         shutil.rmtree(doomed)
@@ -100,10 +135,29 @@ def step_of(folder: str | Path) -> int:
     return int(match[1])
 
 
-def _checkpoints(run_folder: Path) -> list[Path]:
+def checkpoints(run_folder: Path) -> list[Path]:
     """Folders named like a checkpoint, whole or not, by ascending step."""
     found = [path for path in run_folder.glob("global_step_*") if re.fullmatch(r"global_step_\d+", path.name)]
     return sorted(found, key=step_of)
 
 
-__all__ = ["CheckpointError", "begin_save", "commit_save", "find_latest", "prune", "step_of", "verify"]
+def _set_aside(folder: Path) -> None:
+    """Rename a checkpoint so that it does not count; nothing is deleted."""
+    target = folder.with_name(folder.name + SET_ASIDE)
+    if target.exists():
+        shutil.rmtree(target)
+    folder.rename(target)
+    logger.warning("%s does not follow from the steps that are saved now; it is called %s now.", folder, target.name)
+
+
+def _tracker_problem(run_folder: Path, newest: int) -> str | None:
+    """What the tracker says and the folder does not have. A tracker that is behind is no problem: it comes last."""
+    tracker = run_folder / TRACKER
+    if not tracker.exists():
+        return None
+    named = tracker.read_text(encoding="utf-8", errors="replace").strip()
+    if not named.isdecimal():
+        return f"{tracker} should hold the number of a step, but holds {named[:40]!r}."
+    if int(named) > newest and not (run_folder / f"global_step_{named}").exists():
+        return f"{tracker} names step {named}, but there is no folder global_step_{named}."
+    return None

@@ -31,7 +31,12 @@ class ModelConfig(Node):
     """Rank of LoRA adapters; 0 trains all weights."""
     lora_alpha: Annotated[float, Range(above=0)] = 16.0
     target_modules: str | list[str] = "all-linear"
-    """Modules that get adapters."""
+    """Modules that get adapters: `all-linear`, names, or a regular expression of whole names."""
+
+    def problems(self) -> list[str]:
+        if self.target_modules or not self.lora_rank:
+            return []
+        return [f"target_modules={self.target_modules!r}: lora_rank={self.lora_rank} needs modules; take all-linear"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,11 @@ class OptimConfig(Node):
     lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
     """After the warm-up; `linear` and `cosine` end at `min_lr_ratio` of `lr`."""
     min_lr_ratio: Fraction = 0.0
+
+    def problems(self) -> list[str]:
+        if len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas):
+            return []
+        return [f"betas={list(self.betas)}: must be two numbers, each at least 0 and less than 1"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,9 @@ class CheckpointConfig(Node):
 
     save_contents: list[str] = field(default_factory=lambda: ["model", "optimizer", "extra"])
     """Parts of a checkpoint; add `hf_model` to export a Hugging Face folder with each one."""
+    async_save: bool = True
+    """Train on while a checkpoint is written. The step waits only until each rank has copied its weights, optimizer
+    and teacher, which takes as much host memory again; off waits until the checkpoint is complete."""
 
     def problems(self) -> list[str]:
         needed, known = {"model", "optimizer", "extra"}, {"model", "optimizer", "extra", "hf_model"}

@@ -10,16 +10,29 @@ from verl.config.root import PPOConfig, SFTConfig
 ACTOR = "actor_rollout_ref.actor"
 ROLLOUT = "actor_rollout_ref.rollout"
 REF = "actor_rollout_ref.ref"
+SUPERVISED = {"sft"}
+"""Losses of `main_sft` alone."""
 GROUP_ESTIMATORS = {"grpo", "rloo"}
 """Estimators that compare the responses to one prompt with each other."""
 
 
 def ppo_problems(config: PPOConfig) -> list[str]:
     """Everything between the parts that is wrong, files apart."""
-    rules = (batch_arithmetic, lengths, credit, reference_use, rollout_correction, schedule, engines, validation)
+    rules = (loss, batch_arithmetic, lengths, credit, reference_use, rollout_correction, schedule, engines, validation)
     return [problem for rule in rules for problem in rule(config)] + model_given(
         "actor_rollout_ref.model.path", config.actor_rollout_ref.model.path
     )
+
+
+def loss(config: PPOConfig) -> list[str]:
+    """Learning every response, whatever its score, is no reinforcement."""
+    mode = config.actor_rollout_ref.actor.policy_loss.loss_mode
+    if mode not in SUPERVISED:
+        return []
+    return [
+        f"{ACTOR}.policy_loss.loss_mode={mode}: learns every response, whatever its score; supervised fine-tuning is"
+        " python -m verl.trainer.main_sft"
+    ]
 
 
 def batch_arithmetic(config: PPOConfig) -> list[str]:
@@ -76,6 +89,11 @@ def lengths(config: PPOConfig) -> list[str]:
     ):
         if budget and budget < needed:
             problems.append(f"{key}={budget}: does not hold {text}")
+    if has_teacher(config) and distillation.max_reprompt_len < data.max_prompt_length:
+        problems.append(
+            f"{ACTOR}.self_distillation.max_reprompt_len={distillation.max_reprompt_len}: must hold a prompt of"
+            f" data.max_prompt_length={data.max_prompt_length} tokens, and the demonstration or feedback besides"
+        )
     shape = local_shape(config.actor_rollout_ref.model.path)
     if shape is not None and shape.max_positions is not None and shape.max_positions < longest:
         problems.append(
@@ -204,6 +222,8 @@ def sft_problems(config: SFTConfig) -> list[str]:
     if not config.data.train_files:
         problems.append("data.train_files=null: name the training data, data.train_files=<file.parquet>")
     ranks = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    used = {"record": config.trainer.record, "replay": config.trainer.replay}
+    problems += [f"trainer.{key}={value}: fine-tuning has no rollouts" for key, value in used.items() if value]
     if config.data.train_batch_size < ranks:
         problems.append(f"data.train_batch_size={config.data.train_batch_size}: fewer rows than the {ranks} ranks")
     return problems

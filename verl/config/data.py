@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal
 
 from verl.config.node import Node, Positive, Range
 
+TEMPLATE_CALL = ("conversation", "tokenize", "add_generation_prompt", "continue_final_message", "return_dict")
+"""Arguments of `apply_chat_template` that are not the user's to choose."""
+
 
 @dataclass(frozen=True)
 class CustomClassConfig(Node):
@@ -50,3 +53,20 @@ class DataConfig(Node):
     """Passed to the chat template, for the student's and the teacher's prompts alike."""
     custom_cls: CustomClassConfig = field(default_factory=CustomClassConfig)
     """A data set class of your own in place of `verl.dataset.ParquetDataset`."""
+
+    def problems(self) -> list[str]:
+        problems = [
+            f"{key}=0: would leave no row; -1 uses all"
+            for key in ("train_max_samples", "val_max_samples")
+            if getattr(self, key) == 0
+        ]
+        return problems + template_kwargs_problems(self.apply_chat_template_kwargs)
+
+
+def template_kwargs_problems(kwargs: dict[str, Any]) -> list[str]:
+    """`apply_chat_template_kwargs` is for what the template itself reads, such as `enable_thinking`."""
+    return [
+        f"apply_chat_template_kwargs.{name}={value}: is set by every call and not a matter of the template; take it out"
+        for name, value in kwargs.items()
+        if name in TEMPLATE_CALL
+    ]

@@ -11,7 +11,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from verl.config.actor import ModelConfig
 from verl.config.data import CustomClassConfig
+from verl.config.engine_arguments import vllm_problems
+from verl.config.model_folder import model_problems, tokenizer_problems
 from verl.config.root import CustomRewardConfig, PPOConfig, SFTConfig, TrainerConfig
 
 
@@ -20,25 +23,28 @@ def missing_files(config: PPOConfig) -> list[str]:
     model = config.actor_rollout_ref.model
     problems = _missing("data.train_files", config.data.train_files or [])
     problems += _missing("data.val_files", config.data.val_files or [])
-    problems += model_folder("actor_rollout_ref.model.path", model.path)
-    problems += model_folder("actor_rollout_ref.model.tokenizer_path", model.tokenizer_path)
-    problems += model_folder("actor_rollout_ref.ref.model.path", config.actor_rollout_ref.ref.model.path)
+    problems += model_files("actor_rollout_ref.model", model)
+    problems += model_problems("actor_rollout_ref.ref.model.path", config.actor_rollout_ref.ref.model.path)
+    problems += vllm_problems(
+        "actor_rollout_ref.rollout.engine_kwargs.vllm", config.actor_rollout_ref.rollout.engine_kwargs.vllm
+    )
     problems += custom_code("custom_reward_function", config.custom_reward_function)
     problems += custom_code("data.custom_cls", config.data.custom_cls)
-    return problems + resume_folder(config.trainer)
+    if (replay := config.trainer.replay) and not Path(replay).expanduser().is_dir():
+        problems.append(f"trainer.replay={replay}: there is no such folder")
+    return problems + resume_folder(config.trainer) + unwritable_folders(config.trainer)
 
 
 def _missing(key: str, files: Iterable[str]) -> list[str]:
     return [f"{key}={file}: there is no such file" for file in files if not Path(file).expanduser().is_file()]
 
 
-def model_folder(key: str, path: str | None) -> list[str]:
-    """A path that cannot be a hub name (`owner/name`) must be a model folder."""
-    if not path or os.path.isfile(os.path.join(os.path.expanduser(path), "config.json")):
-        return []
-    if path.startswith((".", "/", "~")) or path.count("/") > 1 or os.path.isdir(path):
-        return [f"{key}={path}: is not a model folder (no config.json there)"]
-    return []
+def model_files(key: str, model: ModelConfig) -> list[str]:
+    """A model's folder, and that of its tokenizer; one sentence if they are the same and no model at all."""
+    problems = model_problems(f"{key}.path", model.path)
+    if model.tokenizer_path:
+        return problems + tokenizer_problems(f"{key}.tokenizer_path", model.tokenizer_path)
+    return problems or tokenizer_problems(f"{key}.path", model.path)
 
 
 def custom_code(key: str, code: CustomRewardConfig | CustomClassConfig) -> list[str]:
@@ -65,7 +71,7 @@ def defined_names(tree: ast.Module) -> set[str]:
     """Names that a module binds anywhere; `*` stands for what cannot be told."""
     names: set[str] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names |= {alias.asname or alias.name for alias in node.names}
@@ -82,10 +88,28 @@ def resume_folder(trainer: TrainerConfig) -> list[str]:
     return [f"trainer.resume_from_path={path}: there is no such folder"]
 
 
+def unwritable_folders(trainer: TrainerConfig) -> list[str]:
+    """Folders that the run writes to and cannot: nothing is made here, the nearest one that exists is asked."""
+    run_folder = trainer.default_local_dir or "checkpoints"
+    folders = {"default_local_dir": run_folder, "rollout_data_dir": trainer.rollout_data_dir}
+    folders["validation_data_dir"] = trainer.validation_data_dir
+    problems = {f"trainer.{key}={folder}": folder and _not_writable(folder) for key, folder in folders.items()}
+    return [f"{key}: {problem}" for key, problem in problems.items() if problem]
+
+
+def _not_writable(folder: str) -> str | None:
+    path = Path(folder).expanduser().absolute()
+    existing = next(part for part in [path, *path.parents] if part.exists())
+    if not existing.is_dir():
+        return f"cannot be a folder, because {existing} is a file"
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return f"{existing} cannot be written to (its permissions, or a read-only disk)"
+    return None
+
+
 def sft_missing_files(config: SFTConfig) -> list[str]:
     """Files and folders that are not on this machine."""
     problems = _missing("data.train_files", config.data.train_files or [])
     problems += _missing("data.val_files", config.data.val_files or [])
-    problems += model_folder("model.path", config.model.path)
-    problems += model_folder("model.tokenizer_path", config.model.tokenizer_path)
-    return problems + resume_folder(config.trainer)
+    problems += model_files("model", config.model)
+    return problems + resume_folder(config.trainer) + unwritable_folders(config.trainer)

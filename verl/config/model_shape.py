@@ -40,13 +40,16 @@ def read_shape(folder: str | Path) -> ModelShape:
 
     Raises OSError when there is no config.json, ValueError when it is not JSON or lacks the sizes.
     """
-    return shape_of(json.loads((Path(folder).expanduser() / "config.json").read_text(encoding="utf-8")))
+    config = json.loads((Path(folder).expanduser() / "config.json").read_text(encoding="utf-8"))
+    if not isinstance(config, dict):
+        raise ValueError("config.json is not an object")
+    return shape_of(config)
 
 
 def shape_of(config: Mapping[str, Any]) -> ModelShape:
     """The shape that a config.json describes. Raises ValueError, naming the field, when a size is missing."""
     names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    if missing := [name for name in names if config.get(name) is None]:
+    if missing := [name for name in names if not isinstance(config.get(name), int)]:
         raise ValueError(f"config.json lacks {', '.join(missing)}")
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads

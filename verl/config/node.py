@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -47,7 +49,7 @@ class Range:
 
     def __str__(self) -> str:
         if self.low is not None and self.high is not None:
-            return f"between {self.low:g} and {self.high:g}"
+            return f"between {self.low:.12g} and {self.high:.12g}"
         words = {"low": "at least", "high": "at most", "above": "greater than", "below": "less than"}
         bounds = [(word, getattr(self, name)) for name, word in words.items()]
         return " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
@@ -110,6 +112,8 @@ def convert(hint: Any, value: Any) -> tuple[Any, str | None]:
         hint_text = f" (did you mean {near[0]!r}?)" if near else ""
         return value, None if value in args else f"must be one of {', '.join(map(show, args))}{hint_text}"
     if origin in (list, tuple):
+        if isinstance(value, Mapping):
+            return value, "must be a list"
         if isinstance(value, str) or not hasattr(value, "__iter__"):
             value = [value]  # a single file stands for a list of one, as in verl
         pairs = [convert(args[0], item) for item in value]
@@ -127,15 +131,22 @@ def _convert_scalar(kind: type, value: Any) -> tuple[Any, str | None]:
     if kind is bool:
         return (value, None) if isinstance(value, bool) else (value, "must be true or false")
     if kind is str:
-        return (
-            (value, None) if isinstance(value, str) else (str(value), None if value is not None else "must be a text")
-        )
+        if isinstance(value, str):
+            return value, None
+        is_plain = isinstance(value, int | float | os.PathLike) and not isinstance(value, bool)
+        return (str(value), None) if is_plain else (value, "must be a text")
     if isinstance(value, bool) or value is None or not isinstance(value, int | float | str):
         return value, "must be a number"
+    if kind is int and isinstance(value, int):
+        return value, None  # not by way of a float, which would round long ones
     try:
         number = float(value)
     except ValueError:
         return value, "must be a number"
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        return value, "must be a finite number"
     if kind is int:
         return (int(number), None) if number == int(number) else (value, "must be a whole number")
     return number, None

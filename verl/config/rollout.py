@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from verl.config.node import Node, NonNegative, Positive, Range
+from verl.config.node import Node, NonNegative, Positive, Range, convert
 from verl.registry import ENGINES
 
 
@@ -21,6 +22,9 @@ class ValidationSamplingConfig(Node):
     """False is greedy, whatever the temperature."""
 
 
+HF_OPTIONS = ("batch_size", "attn_implementation", "experts_implementation")
+
+
 @dataclass(frozen=True)
 class EngineKwargsConfig(Node):
     """`...rollout.engine_kwargs.*`: passed to the engine's constructor as they are."""
@@ -28,7 +32,20 @@ class EngineKwargsConfig(Node):
     vllm: dict[str, Any] = field(default_factory=dict)
     """Extra arguments of `vllm.LLM`."""
     hf: dict[str, Any] = field(default_factory=dict)
-    """Extra arguments of the transformers engine."""
+    """Extra arguments of the transformers engine: `batch_size` (responses written at the same time, 64), and
+    `attn_implementation` and `experts_implementation` of transformers."""
+
+    def problems(self) -> list[str]:
+        problems: list[str] = []
+        for name in self.hf:
+            if name not in HF_OPTIONS:
+                near = difflib.get_close_matches(name, HF_OPTIONS, 1)
+                hint = f" Did you mean {near[0]}?" if near else ""
+                problems.append(
+                    f"hf.{name}={self.hf[name]}: unknown argument; known are {', '.join(HF_OPTIONS)}.{hint}"
+                )
+        size, wrong = convert(Positive, self.hf.get("batch_size", 1))
+        return [*problems, f"hf.batch_size={size}: {wrong}"] if wrong else problems
 
 
 @dataclass(frozen=True)
@@ -39,6 +56,9 @@ class WeightSyncConfig(Node):
     """Most bytes gathered and sent at a time. Small: engines load one bucket while the next is on its way."""
     probe_tokens: Positive = 16
     """Length of the fixed token sequence whose log-probs engine and trainer must agree on."""
+    timeout: Annotated[float, Range(above=0)] = 1800.0
+    """Seconds an engine may take for one call of a sync: for a bucket, or for what is left to load after the last. One
+    that takes longer is ended and replaced, as one that died."""
     max_log_prob_gap: Annotated[float, Range(above=0)] | None = None
     """Largest mean absolute difference of the probe; null: 1e-3 in fp32, 0.1 in bf16."""
 
@@ -63,6 +83,12 @@ class RolloutConfig(Node):
     """GPUs of one engine (not used without a GPU; never more than there are)."""
     gpu_memory_utilization: Annotated[float, Range(above=0, high=1)] = 0.5
     """Share of a GPU's memory for the engine."""
+    engine_timeout: Annotated[float, Range(above=0)] | None = None
+    """Seconds an engine that has requests may go without finishing a response; then it is ended and replaced, and the
+    others take its requests. null: 1800, or 2 for each token that a response may have, whichever is more."""
+    max_engine_restarts: Annotated[int, Range(low=0)] = 3
+    """So many engines that died, hung or answered nonsense are replaced, over the whole run; the next one ends it.
+    0: the first one does."""
     max_model_len: Positive | None = None
     """Longest sequence of the engine; null: prompt plus response length."""
     max_num_batched_tokens: Positive | None = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from verl.config.actor import ActorConfig, FSDPConfig, ModelConfig, OptimConfig, RefConfig
-from verl.config.data import DataConfig
+from verl.config.data import DataConfig, template_kwargs_problems
 from verl.config.node import Fraction, Node, NonNegative, Positive, Range
 from verl.config.rollout import RolloutConfig
 from verl.config.sandbox import SandboxConfig
@@ -78,6 +78,11 @@ class CustomRewardConfig(Node):
     reward_kwargs: dict[str, Any] = field(default_factory=dict)
     """Further keyword arguments of the function."""
 
+    def problems(self) -> list[str]:
+        if self.path or (self.name == type(self).name and not self.reward_kwargs):
+            return []
+        return [f"path=null: names no file, but name={self.name} and reward_kwargs={self.reward_kwargs} are of one"]
+
 
 @dataclass(frozen=True)
 class RewardConfig(Node):
@@ -122,7 +127,7 @@ class TrainerConfig(Node):
     `algorithm.rollout_correction`, which must be set. A checkpoint does not hold the responses written ahead: a
     resumed run takes the same prompts and seeds, none twice and none left out, but writes its first batch with the
     weights of the checkpoint. So it is not the uninterrupted run bit for bit, as it is with `on_policy`."""
-    seed: int = 1
+    seed: Annotated[int, Range(low=0, high=2**32 - 1)] = 1
     """Seed of data order, sampling and model."""
     val_before_train: bool = True
     val_only: bool = False
@@ -148,6 +153,16 @@ class TrainerConfig(Node):
     """Spread rows over ranks by length."""
     deterministic: bool = False
     """Ask torch for deterministic kernels."""
+    max_nonfinite_updates: Positive | None = 3
+    """An update whose loss, gradient or log-probs are nan or inf is skipped, and its batch dumped to
+    <run folder>/nonfinite/step_N. After so many in a row the run stops; null: never."""
+    max_rollout_log_prob_gap: Annotated[float, Range(above=0)] | None = 0.5
+    """Mean absolute difference of the engine's and the trainer's log-probs, in nats, that ends the run after 2 steps
+    above it; twice that for responses that are one update behind. null: never."""
+    record: str | None = None
+    """Write what each step saw (prompts, responses, rewards, teacher prompts) to this folder: step_N.parquet."""
+    replay: str | None = None
+    """Train on such a recording, or on a dump of a step, without engines and reward workers."""
     dry_run: bool = False
     """Print the resolved plan and end; nothing is started."""
 
@@ -155,6 +170,15 @@ class TrainerConfig(Node):
         problems = [f"logger={self.logger}: {p}" for name in self.logger if (p := TRACKERS.problem(name))]
         if self.resume_mode == "resume_path" and not self.resume_from_path:
             problems.append("resume_from_path=null: resume_mode=resume_path needs the folder of a checkpoint")
+        if self.replay and self.record:
+            problems.append(f"record={self.record}: a replay has no rollouts to record; take record or replay out")
+        if self.replay and self.val_only:
+            problems.append("val_only=True: a replay has no engines to validate with; take val_only or replay out")
+        if self.resume_from_path and self.resume_mode != "resume_path":
+            problems.append(
+                f"resume_from_path={self.resume_from_path}: is used with resume_mode=resume_path only, and"
+                f" resume_mode is {self.resume_mode}; set it, or take the path out"
+            )
         return problems
 
 
@@ -200,6 +224,9 @@ class SFTDataConfig(Node):
     shuffle: bool = True
     seed: int | None = None
     apply_chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def problems(self) -> list[str]:
+        return template_kwargs_problems(self.apply_chat_template_kwargs)
 
 
 @dataclass(frozen=True)

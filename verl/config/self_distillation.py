@@ -5,6 +5,7 @@ The defaults below are the only ones; presets hold choices. Reference: arXiv 260
 
 from __future__ import annotations
 
+import os
 import string
 import warnings
 from dataclasses import dataclass
@@ -103,34 +104,37 @@ class SelfDistillationConfig(Node):
                 " set alpha=1.0 or full_logit_distillation=True"
             )
         for name, (needed, optional) in TEMPLATE_PLACEHOLDERS.items():
-            if problem := template_problem(read_template(getattr(self, name)), needed, optional):
+            try:
+                problem = template_problem(read_template(getattr(self, name)), needed, optional)
+            except (OSError, UnicodeDecodeError) as error:
+                problem = f"the file cannot be read ({error})"
+            if problem:
                 problems.append(f"{name}={getattr(self, name)!r}: {problem}")
         return problems
 
 
 def read_template(template: str) -> str:
-    """The template's text; `file:<path>` is read from that file. A file that cannot be read counts as empty text,
-    which the placeholder check then refuses."""
+    """The template's text; `file:<path>` is read from that file (OSError or UnicodeDecodeError if it cannot be)."""
     if not template.startswith("file:"):
         return template
-    try:
-        with open(template.removeprefix("file:"), encoding="utf-8") as file:
-            return file.read()
-    except OSError:
-        return ""
+    with open(os.path.expanduser(template.removeprefix("file:")), encoding="utf-8") as file:
+        return file.read()
 
 
 def template_problem(template: str, needed: set[str], optional: set[str]) -> str | None:
     """What is wrong with a template's placeholders; None when they are right."""
     known = ", ".join(f"{{{name}}}" for name in sorted(needed | optional))
     try:
-        found = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+        fields = [field[1:] for field in string.Formatter().parse(template) if field[1] is not None]
     except ValueError as error:
         return f"is not a valid template ({error}); placeholders are {known}, a literal brace is doubled"
+    found = {str(name) for name, _, _ in fields}
     if missing := needed - found:
         return f"lacks {', '.join(f'{{{name}}}' for name in sorted(missing))}; placeholders are {known}"
     if unknown := found - needed - optional:
         return f"has unknown {', '.join(f'{{{name}}}' for name in sorted(unknown))}; placeholders are {known}"
+    if styled := sorted(str(name) for name, spec, conversion in fields if spec or conversion):
+        return f"formats {', '.join(styled)} with ! or :, but a placeholder is a name alone; placeholders are {known}"
     return None
 
 

@@ -104,7 +104,6 @@ TABLE: dict[str, dict[str, Row]] = {
     },
     "actor_rollout_ref.actor.checkpoint": {
         "load_contents": "a run resumes from the whole checkpoint",
-        "async_save": "a checkpoint is complete when the step ends",
     },
     "actor_rollout_ref.actor.policy_loss": {
         "clip_cov_ratio clip_cov_lb clip_cov_ub kl_cov_ratio ppo_kl_coef": OTHER_LOSS,

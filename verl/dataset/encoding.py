@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from verl.dataset.parquet import RawRow, SchemaError
 from verl.types import Message
 
 
@@ -33,3 +34,16 @@ def encode_messages(
         **template_kwargs,
     )
     return [int(token) for token in encoded]
+
+
+def encode_row(
+    row: RawRow, tokenizer: ChatTokenizer, messages: Sequence[Message], template_kwargs: Mapping[str, Any]
+) -> list[int]:
+    """`encode_messages` of a row's chat. Raises SchemaError when the template fails or says nothing."""
+    try:
+        token_ids = encode_messages(tokenizer, messages, template_kwargs)
+    except Exception as error:  # a template is a program that comes with the model
+        raise SchemaError(f"{row}: the chat template refuses this chat: {type(error).__name__}: {error}") from error
+    if not token_ids:
+        raise SchemaError(f"{row}: the chat template makes no token of this chat.")
+    return token_ids

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from verl.types import Message
+from verl.types import InputError, Message
+
+ROLES = ("user", "assistant", "system", "developer", "tool", "function", "environment", "ipython", "observation")
+"""Of chat templates of the hub. Some templates pass over a role that they do not know, and the turn is gone."""
+
+MEDIA = ("images", "videos", "audios")
+"""verl's columns of what is not text; prompts would be trained on without it."""
 
 NUM_ROWS_WORTH_A_BAR = 2000
 """Fewer rows are tokenised before anybody would read a progress bar."""
 
 
-class SchemaError(ValueError):
+class SchemaError(InputError):
     """A file or a row that does not have the expected form."""
 
 
@@ -43,7 +50,8 @@ def read_rows(files: Sequence[str], columns: Sequence[str], optional: Sequence[s
     """Yield the rows of parquet files, reading only the named columns.
 
     Raises:
-        SchemaError: a file is missing or unreadable, or lacks one of `columns` (those of `optional` may be absent).
+        SchemaError: a file is missing or unreadable, lacks one of `columns` (those of `optional` may be absent), has
+            one of them twice, or has images, audio or video beside them.
     """
     for file in files:
         path = Path(file).expanduser()
@@ -53,16 +61,39 @@ def read_rows(files: Sequence[str], columns: Sequence[str], optional: Sequence[s
             )
         try:
             parquet = pq.ParquetFile(path)
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, OSError) as error:
             raise SchemaError(f"{file}: is not a parquet file ({error}).") from error
         present = parquet.schema_arrow.names
         if missing := [column for column in columns if column not in present]:
             raise SchemaError(f"{file}: lacks column {', '.join(missing)}; it has {', '.join(present)}.")
-        number = 0
-        for batch in parquet.iter_batches(columns=[c for c in [*columns, *optional] if c in present]):
-            for values in batch.to_pylist():
-                yield RawRow(file, number, values)
-                number += 1
+        used = [column for column in [*columns, *optional] if column in present]
+        if twice := [column for column in used if present.count(column) > 1]:
+            raise SchemaError(
+                f"{file}: has the column {', '.join(twice)} more than once; which is meant cannot be told."
+            )
+        for column in set(present) & set(MEDIA):
+            for row in _read_file(file, parquet, [column]):
+                if row.values[column]:
+                    raise SchemaError(f"{row}, column {column!r}: images, audio and video are not supported.")
+        yield from _read_file(file, parquet, used)
+
+
+def _read_file(file: str, parquet: pq.ParquetFile, columns: Sequence[str]) -> Iterator[RawRow]:
+    number = 0
+    batches = parquet.iter_batches(columns=list(columns))
+    while True:
+        try:
+            batch = next(batches, None)
+            rows = batch.to_pylist() if batch is not None else []
+        except UnicodeDecodeError as error:
+            raise SchemaError(f"{file}: after row {number}, a text is not UTF-8 ({error}).") from error
+        except (pa.ArrowException, OSError) as error:
+            raise SchemaError(f"{file}: after row {number}, the file is damaged ({error}). Make it anew.") from error
+        if batch is None:
+            return
+        for values in rows:
+            yield RawRow(file, number, values)
+            number += 1
 
 
 def read_messages(row: RawRow, column: str) -> list[Message]:
@@ -76,6 +107,15 @@ def read_messages(row: RawRow, column: str) -> list[Message]:
             raise row.problem(column, message, expected)
         if not isinstance(message.get("content"), str):
             raise row.problem(column, message.get("content"), f"{expected}; images, audio and video are not supported")
+        if message["role"] not in ROLES:
+            near = difflib.get_close_matches(message["role"], ROLES, 1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise row.problem(column, message["role"], f"a role, one of {', '.join(ROLES)}{hint}")
+    last = found[-1]
+    if last["role"] in ("system", "developer", "assistant"):
+        raise row.problem(column, last["role"], "the last message to be one that is answered: role user, or a tool's")
+    if not last["content"].strip():
+        raise row.problem(column, last["content"], "the last message to hold text")
     return [{"role": message["role"], "content": message["content"]} for message in found]
 
 

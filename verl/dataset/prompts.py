@@ -12,15 +12,16 @@ import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from rich.progress import track
 
 from verl.config.data import DataConfig
-from verl.dataset.encoding import ChatTokenizer, encode_messages
+from verl.dataset.encoding import ChatTokenizer, encode_row
 from verl.dataset.parquet import NUM_ROWS_WORTH_A_BAR, RawRow, SchemaError, read_messages, read_rows, read_text
-from verl.registry import load_from_file
-from verl.types import Prompt
+from verl.registry import in_user_code, load_from_file
+from verl.types import InputError, Prompt
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +46,10 @@ class ParquetDataset(list[Prompt]):
         if max_samples >= 0:
             rows = rows[:max_samples]
         if not rows:
-            raise SchemaError(f"{', '.join(files)}: no rows (used are the first {max_samples}, -1 is all).")
+            raise SchemaError(f"{', '.join(files)}: the file has no rows.")
         bar = track(rows, "Tokenising prompts", disable=len(rows) < NUM_ROWS_WORTH_A_BAR)
         prompts = [_read_prompt(row, tokenizer, config) for row in bar]
+        _check_template(prompts)
         kept = _hold_to_length(prompts, rows, config)
         super().__init__(replace(prompt, index=index) for index, prompt in enumerate(kept))
 
@@ -63,11 +65,24 @@ def _read_prompt(row: RawRow, tokenizer: ChatTokenizer, config: DataConfig) -> P
     return Prompt(
         index=row.number,
         messages=messages,
-        token_ids=encode_messages(tokenizer, messages, config.apply_chat_template_kwargs),
+        token_ids=encode_row(row, tokenizer, messages, config.apply_chat_template_kwargs),
         data_source=read_text(row, config.reward_fn_key),
         ground_truth=reward_model["ground_truth"],
         extra_info=extra_info or {},
     )
+
+
+def _check_template(prompts: Sequence[Prompt]) -> None:
+    """Different chats must look different to the model."""
+    first = prompts[0]
+    for prompt in prompts:
+        if prompt.token_ids != first.token_ids:
+            return
+    if other := next((prompt for prompt in prompts if prompt.messages != first.messages), None):
+        raise SchemaError(
+            f"the chat template writes the same {len(first.token_ids)} tokens for every prompt, although rows"
+            f" {first.index} and {other.index} differ: it does not look at `messages`. Mend chat_template.jinja."
+        )
 
 
 def _hold_to_length(prompts: list[Prompt], rows: list[RawRow], config: DataConfig) -> list[Prompt]:
@@ -106,19 +121,27 @@ def load_dataset(
 ) -> Sequence[Prompt]:
     """The prompts of `files`, through `data.custom_cls` if it is set (called like `ParquetDataset`).
 
-    Raises ValueError when the custom class does not give a sequence of `Prompt`.
+    Raises InputError when the custom class fails, or does not give a sequence of `Prompt`.
     """
     custom = config.custom_cls
     if custom.path is None:
         return ParquetDataset(files, tokenizer, config, max_samples)
     if custom.name is None:
-        raise ValueError("data.custom_cls.name=null: name the class in data.custom_cls.path.")
-    prompts: Sequence[Any] = load_from_file(custom.path, custom.name, "data.custom_cls")(
-        files, tokenizer, config, max_samples
-    )
+        raise InputError("data.custom_cls.name=null: name the class in data.custom_cls.path.")
+    cls = load_from_file(custom.path, custom.name, "data.custom_cls")
+    call = f"data.custom_cls: {custom.name}(files, tokenizer, config, max_samples) of {custom.path}"
+    try:
+        prompts: Sequence[Any] = cls(files, tokenizer, config, max_samples)
+    except InputError:
+        raise
+    except Exception as error:
+        place = in_user_code(error, Path(custom.path).expanduser().resolve())
+        raise InputError(f"{call} fails: {place}{type(error).__name__}: {error}") from error
+    if not isinstance(prompts, Sequence):
+        raise InputError(f"{call} gives a {type(prompts).__name__}; wanted is a sequence of verl.types.Prompt.")
     for index in range(len(prompts)):
         if not isinstance(prompts[index], Prompt):
-            raise ValueError(
+            raise InputError(
                 f"data.custom_cls: item {index} of {custom.name} is a {type(prompts[index]).__name__}, not a"
                 " verl.types.Prompt."
             )

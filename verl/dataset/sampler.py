@@ -10,17 +10,19 @@ import copy
 import random
 from typing import Any
 
+from verl.types import InputError
+
 
 class StatefulSampler:
     """Batches of row numbers, epoch after epoch, without end. An incomplete last batch of an epoch is dropped.
 
     Raises:
-        ValueError: there are fewer rows than one batch needs.
+        InputError: there are fewer rows than one batch needs.
     """
 
     def __init__(self, num_rows: int, batch_size: int, shuffle: bool, seed: int) -> None:
         if not 1 <= batch_size <= num_rows:
-            raise ValueError(
+            raise InputError(
                 f"data.train_batch_size={batch_size}: must be between 1 and the number of rows, {num_rows}."
             )
         self.num_rows = num_rows

@@ -19,7 +19,9 @@ from verl.models.lora import add_lora
 from verl.models.packed_attention import SDPA, CannotPack, check_layers
 from verl.models.packing import pack
 from verl.models.policy_model import PolicyModel, head_map
+from verl.models.remote_code import say_aloud
 from verl.protocol import Row
+from verl.types import InputError
 
 
 @dataclass
@@ -33,20 +35,40 @@ class FullModel:
 
 
 def load_tokenizer(path: str, trust_remote_code: bool = False) -> Any:
-    """The tokenizer of a folder or hub name."""
-    return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    """The tokenizer of a folder or hub name. Raises InputError when it cannot be read."""
+    if trust_remote_code:
+        say_aloud(path)
+    try:
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except Exception as error:  # whatever stumbles over the file
+        raise _unreadable(path, "tokenizer", error) from error
 
 
 def load_config(path: str, trust_remote_code: bool = False) -> PretrainedConfig:
     """The model's configuration, with every dropout switched off.
 
     A policy gradient compares log-probs of several forwards of one policy; dropout would make them disagree.
+
+    Raises InputError when it cannot be read.
     """
-    config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    if trust_remote_code:
+        say_aloud(path)
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise _unreadable(path, "configuration", error) from error
     for key, value in config.to_dict().items():
         if isinstance(value, float) and ("dropout" in key or key.endswith("_pdrop")):
             setattr(config, key, 0.0)
     return config
+
+
+def _unreadable(path: str, what: str, error: Exception) -> InputError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    hint = ""
+    if "trust_remote_code" in str(error):
+        hint = " It brings Python code of its own; where you trust that, set model.trust_remote_code=true."
+    return InputError(f"model.path={path}: its {what} cannot be read ({type(error).__name__}: {reason}).{hint}")
 
 
 def read_weights(model: ModelConfig, path: str, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -58,17 +80,23 @@ def read_weights(model: ModelConfig, path: str, dtype: torch.dtype) -> dict[str,
         dtype: type of the weights.
 
     Raises:
+        InputError: weights are missing, have other shapes than the configuration says, or are not finite.
         ValueError: the model's logits are not what the losses make of its hidden states, or rows cannot be packed.
     """
     disable_progress_bar()  # one line of the driver says what happens; a bar from a worker would cut through it
     config = load_config(path, model.trust_remote_code)
-    lm = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         path,
         config=config,
         dtype=dtype,
         attn_implementation=_capped(config, "sdpa"),
         trust_remote_code=model.trust_remote_code,
+        use_safetensors=True,  # never a pickle
+        ignore_mismatched_sizes=True,  # told below, by name
+        output_loading_info=True,
     )
+    lm, found = loaded
+    _check_complete(found, path)
     _check_head(lm, path)
     if model.use_remove_padding:
         _check_packing(lm, path)
@@ -104,6 +132,21 @@ def _capped(config: PretrainedConfig, attention: str) -> str:
     return "eager" if has_cap and attention == "sdpa" else attention
 
 
+def _check_complete(found: dict[str, Any], path: str) -> None:
+    """transformers gives weights that are not in the files random values, and goes on."""
+    if missing := sorted(found["missing_keys"]):
+        raise InputError(
+            f"model.path={path}: its files lack {len(missing)} of the weights that its config.json asks for:"
+            f" {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}. They would have been random."
+        )
+    if wrong := sorted(found["mismatched_keys"]):
+        name, in_file, in_config = wrong[0]
+        raise InputError(
+            f"model.path={path}: {len(wrong)} weights have other shapes than its config.json says; {name} is"
+            f" {list(in_file)} in the file and {list(in_config)} by the configuration."
+        )
+
+
 @torch.no_grad()
 def _check_head(lm: PreTrainedModel, path: str) -> None:
     """Refuse models that do more between hidden states and logits than a matrix, a factor and a soft cap."""
@@ -116,6 +159,12 @@ def _check_head(lm: PreTrainedModel, path: str) -> None:
     if soft_cap is not None:
         expected = soft_cap * torch.tanh(expected / soft_cap)
     actual = lm(input_ids=tokens, use_cache=False).logits
+    if not actual.isfinite().all():
+        broken = [name for name, value in lm.named_parameters() if not value.isfinite().all()]
+        raise InputError(
+            f"model.path={path}: its logits are not finite"
+            f"{f', and neither are {len(broken)} of its weights: ' + ', '.join(broken[:3]) if broken else ''}."
+        )
     tolerance = 1e-4 if actual.dtype == torch.float32 else 1e-2
     if not torch.allclose(actual, expected, rtol=tolerance, atol=tolerance):
         raise ValueError(

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from verl.config.actor import OptimConfig
@@ -61,14 +61,19 @@ def learning_rate(config: OptimConfig, num_steps_done: int, total_steps: int) ->
     return config.lr * (config.min_lr_ratio + (1 - config.min_lr_ratio) * falling)
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, sign: Tensor | None = None) -> float:
     """Scale all gradients so that their joint L2 norm over all ranks is at most `max_norm`; returns the norm before.
 
     A collective. A non-finite norm comes back as such, with the gradients spoilt: the caller drops them.
+
+    Args:
+        sign: a scalar of this rank, 0 or nan; nan makes the norm of all ranks nan.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     shards = [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in gradients]
     squares = torch.nn.utils.get_total_norm(shards).square()
+    if sign is not None:
+        squares += sign.to(squares.device)
     for mesh in {gradient.device_mesh for gradient in gradients if isinstance(gradient, DTensor)}:
         dist.all_reduce(squares, group=mesh.get_group())
     norm = squares.sqrt()

@@ -8,12 +8,13 @@ says that it may (`feedback_may_reveal_answer`, the run's policy). Scorers are i
 
 from verl.rewards.custom import load_custom
 from verl.rewards.result import score_to_reward
-from verl.rewards.table import SCORERS, check_isolation, check_sources, compute_score
+from verl.rewards.table import SCORERS, check_ground_truths, check_isolation, check_sources, compute_score
 from verl.rewards.verdict import MAY_REVEAL_ANSWER
 
 __all__ = [
     "MAY_REVEAL_ANSWER",
     "SCORERS",
+    "check_ground_truths",
     "check_isolation",
     "check_sources",
     "compute_score",

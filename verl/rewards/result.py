@@ -14,7 +14,7 @@ _OWN_FIELDS = ("score", "acc", "feedback")
 def score_to_reward(result: Any) -> Reward:
     """Turn a scorer's result into a `Reward`.
 
-    `acc` defaults to the score, `feedback` (or None) to ""; all other keys become `extras`.
+    `acc` defaults to the score, `feedback` (or None) to ""; all other keys become `extras`, as plain values.
 
     Raises:
         ValueError: neither a number nor a dictionary, no `score`, a number that is not finite, or a feedback that is
@@ -34,8 +34,19 @@ def score_to_reward(result: Any) -> Reward:
         score=score,
         acc=score if acc is None else _number("acc", acc),
         feedback=feedback or "",
-        extras={str(key): value for key, value in result.items() if key not in _OWN_FIELDS},
+        extras={str(key): _plain(value) for key, value in result.items() if key not in _OWN_FIELDS},
     )
+
+
+def _plain(value: Any) -> Any:
+    """What can be sent to the driver and written as JSON: numbers, texts, lists, mappings; the text of all else."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(inner) for inner in value]
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _number(what: str, value: Any) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 from verl.config.sandbox import SandboxConfig
 from verl.registry import Table
 from verl.sandbox import isolation_problem
+from verl.types import InputError, Prompt
 
 _CODE = "verl.rewards.code:compute_sparse_score"
 _MATH = "verl.rewards.math_answer:compute_score"
@@ -68,6 +70,19 @@ def check_sources(data_sources: Iterable[str], has_custom: bool) -> list[str]:
     if has_custom:
         return []
     return [problem for source in sorted(set(data_sources)) if (problem := _problem(source))]
+
+
+def check_ground_truths(prompts: Iterable[Prompt]) -> None:
+    """Our scorers compare with something; a user's own need not. Raises InputError where that is missing."""
+    for prompt in prompts:
+        truth = prompt.ground_truth
+        if truth is None or (isinstance(truth, float) and math.isnan(truth)):
+            question = prompt.messages[-1]["content"] if prompt.messages else ""
+            raise InputError(
+                f"prompt {prompt.index} of data_source {prompt.data_source!r} ({question[:60]!r}): its ground_truth is"
+                f" {truth}, and the scorer has nothing to compare with. Mend the row, or score it with"
+                " custom_reward_function.path."
+            )
 
 
 def check_isolation(data_sources: Iterable[str], has_custom: bool, config: SandboxConfig) -> list[str]:

@@ -5,8 +5,8 @@ request draws from its own random generator, a response is handed out when it en
 distribution that was sampled. Sampling is by the Gumbel trick: the argmax of log-probs plus Gumbel noise is an exact
 draw, and the one that rounding changes least (a cumulative distribution has as many edges to fall over as tokens).
 
-`engine_kwargs.hf`: `batch_size` (64; responses written at the same time, never more than `max_num_seqs`); all
-others go to `AutoModelForCausalLM.from_config`.
+`engine_kwargs.hf`: `batch_size` (64; responses written at the same time, never more than `max_num_seqs`); the others
+(`verl.config.rollout.HF_OPTIONS`) go to `AutoModelForCausalLM.from_config`.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from verl.self_distillation.sections import (
     successes_by_uid,
 )
 from verl.self_distillation.truncation import fit
-from verl.types import Message, Sample
+from verl.types import InputError, Message, Sample
 
 Encode = Callable[[list[Message]], list[int]]
 
@@ -78,7 +78,7 @@ def write_reprompts(
         seed: of this step; used by `demonstration_choice=random`.
 
     Raises:
-        ValueError: with `reprompt_truncation=error`, when a prompt is longer than `max_reprompt_len`.
+        InputError: with `reprompt_truncation=error`, when a prompt is longer than `max_reprompt_len`.
     """
     sections = choose_sections(samples, config, seed)
     return [_fit_sample(sample, shown, config, encode) for sample, shown in zip(samples, sections, strict=True)]
@@ -162,7 +162,7 @@ def _fit_sample(sample: Sample, sections: Sections, config: SelfDistillationConf
     if config.reprompt_truncation == "error":
         token_ids = encode(render(texts))
         if len(token_ids) > limit:
-            raise ValueError(
+            raise InputError(
                 f"response {sample.rollout.request_id} (prompt {sample.prompt.index}): its teacher prompt has"
                 f" {len(token_ids)} tokens, max_reprompt_len={limit}. Raise the limit, or set"
                 " reprompt_truncation=right or left to shorten the texts put into it."

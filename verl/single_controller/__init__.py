@@ -4,8 +4,8 @@ The names here do not import Ray; `ray_group`, `resources` and `runtime` do.
 """
 
 from verl.single_controller.dispatch import Arguments, Results, dispatch
-from verl.single_controller.errors import WorkerDied, WorkerError
-from verl.single_controller.group import Pending, Receiver, WorkerGroup
+from verl.single_controller.errors import WorkerDied, WorkerError, WorkerLate
+from verl.single_controller.group import Pending, Receiver, Stream, WorkerGroup
 from verl.single_controller.local import LocalWorkerGroup
 from verl.single_controller.worker import RankInfo, Worker
 
@@ -16,9 +16,11 @@ __all__ = [
     "RankInfo",
     "Receiver",
     "Results",
+    "Stream",
     "Worker",
     "WorkerDied",
     "WorkerError",
     "WorkerGroup",
+    "WorkerLate",
     "dispatch",
 ]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import traceback
 from dataclasses import dataclass
 
+from verl.types import InputError
+
 
 class WorkerError(RuntimeError):
     """A worker raised or died. `str` begins with `<role> rank <r> on <host> failed: <ExceptionType>: <message>`.
@@ -38,6 +40,10 @@ class WorkerDied(WorkerError):
     """A worker's process ended by itself or was killed."""
 
 
+class WorkerLate(WorkerError):
+    """A worker did not answer in time. It may hang, or may only be slow; nobody waits for it any more."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """An exception in words."""
@@ -49,7 +55,10 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
-        """Describe an exception that has just been caught; the catching frame is left out of the traceback."""
+        """Describe an exception that has just been caught; the catching frame is left out of the traceback. What is
+        written for people (`InputError`) comes without one."""
+        if isinstance(error, InputError):
+            return cls(f"InputError: {error}", "")
         frames = error.__traceback__.tb_next if error.__traceback__ else None
         lines = traceback.format_exception(type(error), error, frames)
         cause = traceback.format_exception_only(error)[0].strip()

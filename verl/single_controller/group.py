@@ -4,13 +4,15 @@
     for item in group.generate(parts): ...  a streaming method: items of all ranks, as they are made
     group.start("update_policy", parts)     the same without waiting: a `Pending`
     group.start_on(1, "score", items)       one rank only
+    group.stream_on(1, "generate", part)    a streaming method of one rank only: a `Stream`
     group.replace(1)                        end that rank, whatever it is doing, and start a new one in its place
     group.receiver("receive_bucket")        something a *worker of another group* calls this group with
 
 Two groups keep this contract, and the same tests: `RayWorkerGroup` (processes, machines, GPUs) and `LocalWorkerGroup`
 (the driver's own process: for tests, debuggers and one-process runs). Both raise `WorkerError` when a worker raises or
 dies, and end the whole group then: its other ranks may sit in a collective that can never complete. Where ranks work
-each for itself, `Pending.outcome` gives the error without ending anything, and `replace` mends the group.
+each for itself, `Pending.outcome`, `Stream.failure` and `Receiver.send_each` give the error without ending anything,
+and `replace` mends the group.
 """
 
 from __future__ import annotations
@@ -40,8 +42,40 @@ class Pending(Protocol):
         ...
 
 
+class Stream(Protocol):
+    """A streaming method of one rank, under way. Its failure is told, not raised, and the group goes on."""
+
+    def take(self) -> list[Any]:
+        """The items that have arrived since the last call, in order; does not wait."""
+        ...
+
+    @property
+    def is_done(self) -> bool:
+        """Whether `take` has given the last item: the method has ended, or failed."""
+        ...
+
+    @property
+    def failure(self) -> WorkerError | None:
+        """What ended it, after its last item; None while it goes on, or if nothing went wrong."""
+        ...
+
+
 class Receiver(Protocol):
-    """One method of all workers of a group, for the use of another group's worker: picklable, past the driver."""
+    """One method of workers of a group, for the use of another group's worker: picklable, past the driver."""
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Whom it reaches."""
+        ...
+
+    def send_each(
+        self, payload: Any, ranks: Sequence[int] | None = None, timeout: float | None = None
+    ) -> dict[int, Any | WorkerError]:
+        """Like `send_all`, by rank, and what a rank failed with stands in the place of its result.
+
+        A rank that has not answered after `timeout` seconds has failed (WorkerLate); it may still be busy with it.
+        """
+        ...
 
     def send_all(self, payload: Any, ranks: Sequence[int] | None = None) -> list[Any]:
         """Call the method with `payload` on every rank, or on these; wait, and return the results in rank order.
@@ -87,13 +121,24 @@ class WorkerGroup(ABC):
         self._rule_to_start(method)
         return self._launch(method, {rank: (args, kwargs)}, lambda results: results[0])
 
+    def stream_on(self, rank: int, method: str, *args: Any, **kwargs: Any) -> Stream:
+        """Begin a streaming method on one rank, with the arguments as they are."""
+        if not rule_of(self.worker_cls, method).streams:
+            raise TypeError(f"{self.role}.{method} is not a stream: use group.start_on({rank}, {method!r}, ...).")
+        self._check_usable()
+        return self._launch_stream(rank, method, (args, kwargs))
+
+    @abstractmethod
+    def blame(self, rank: int, cause: str, kind: type[WorkerError] = WorkerError) -> WorkerError:
+        """The error for what the driver finds wrong with a worker, such as silence: with its host and its log."""
+
     @abstractmethod
     def ready(self) -> None:
         """Wait until all workers are constructed. Raises WorkerError if a constructor fails."""
 
     @abstractmethod
-    def receiver(self, method: str) -> Receiver:
-        """A method of this group for the workers of another one. Waits until this group is ready."""
+    def receiver(self, method: str, ranks: Sequence[int] | None = None) -> Receiver:
+        """A method of this group, or of these ranks, for another group's workers. Waits until they are constructed."""
 
     @abstractmethod
     def replace(self, rank: int) -> Pending:
@@ -105,8 +150,11 @@ class WorkerGroup(ABC):
         """
 
     @abstractmethod
-    def wait_any(self, pendings: Sequence[Pending], timeout: float | None = None) -> None:
-        """Wait until at least one of this group's pending calls is done, or `timeout` seconds have passed."""
+    def wait_any(self, waited: Sequence[Pending | Stream], timeout: float | None = None) -> None:
+        """Wait until one of this group's calls is done, or a stream has something to take or has ended.
+
+        At most `timeout` seconds; nothing to wait for is no wait.
+        """
 
     @abstractmethod
     def shutdown(self) -> None:
@@ -115,6 +163,10 @@ class WorkerGroup(ABC):
     @abstractmethod
     def _launch(self, method: str, calls: Mapping[int, Call], collect: Callable[[list[Any]], Any]) -> Pending:
         """Begin one call for each rank given; `collect` turns the results, in rank order, into the caller's."""
+
+    @abstractmethod
+    def _launch_stream(self, rank: int, method: str, call: Call) -> Stream:
+        """Begin a generator on one rank."""
 
     @abstractmethod
     def _stream(self, method: str, calls: Sequence[Call], wanted: range) -> Iterator[Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from verl.single_controller.dispatch import Call
 from verl.single_controller.errors import Failure, WorkerError
-from verl.single_controller.group import Pending, Receiver, WorkerGroup
+from verl.single_controller.group import Pending, Receiver, Stream, WorkerGroup
 from verl.single_controller.worker import RankInfo, Worker, make_worker
 
 
@@ -37,6 +37,28 @@ class _Done:
 
     def outcome(self) -> Any | WorkerError:
         return self.value
+
+
+@dataclass(eq=False)
+class _LocalStream:
+    """A generator that makes one item each time it is asked, so that streams take turns."""
+
+    group: LocalWorkerGroup
+    rank: int
+    items: Iterator[Any]
+    is_done: bool = False
+    failure: WorkerError | None = None
+
+    def take(self) -> list[Any]:
+        if self.is_done:
+            return []
+        try:
+            return [next(self.items)]
+        except StopIteration:
+            self.is_done = True
+        except Exception as error:
+            self.is_done, self.failure = True, self.group._describe(self.rank, error)
+        return []
 
 
 class LocalWorkerGroup(WorkerGroup):
@@ -71,9 +93,12 @@ class LocalWorkerGroup(WorkerGroup):
     def ready(self) -> None:
         self._check_usable()
 
-    def receiver(self, method: str) -> Receiver:
+    def receiver(self, method: str, ranks: Sequence[int] | None = None) -> Receiver:
         self.ready()
-        return _LocalReceiver(self, method)
+        return _LocalReceiver(self, method, tuple(range(self.world_size) if ranks is None else ranks))
+
+    def blame(self, rank: int, cause: str, kind: type[WorkerError] = WorkerError) -> WorkerError:
+        return kind(self.role, rank, socket.gethostname(), cause)
 
     def replace(self, rank: int) -> Pending:
         """A new object in place of the old one, which is forgotten: a call that hangs cannot be ended in process."""
@@ -84,8 +109,8 @@ class LocalWorkerGroup(WorkerGroup):
             return _Done(self, self._describe(rank, error))
         return _Done(self)
 
-    def wait_any(self, pendings: Sequence[Pending], timeout: float | None = None) -> None:
-        """Nothing to wait for: a local call is done when it has been started."""
+    def wait_any(self, waited: Sequence[Pending | Stream], timeout: float | None = None) -> None:
+        """Nothing to wait for: a local call is done when it was started, and a stream makes its items when asked."""
 
     def shutdown(self) -> None:
         if not self._is_shut_down:
@@ -101,6 +126,10 @@ class LocalWorkerGroup(WorkerGroup):
             except Exception as error:
                 return _Done(self, self._describe(rank, error))
         return _Done(self, collect(results))
+
+    def _launch_stream(self, rank: int, method: str, call: Call) -> Stream:
+        args, kwargs = call
+        return _LocalStream(self, rank, getattr(self.workers[rank], method)(*args, **kwargs))
 
     def _stream(self, method: str, calls: Sequence[Call], wanted: range) -> Iterator[Any]:
         streams = {
@@ -139,8 +168,16 @@ class LocalWorkerGroup(WorkerGroup):
 class _LocalReceiver:
     group: LocalWorkerGroup
     method: str
+    ranks: tuple[int, ...]
 
     def send_all(self, payload: Any, ranks: Sequence[int] | None = None) -> list[Any]:
-        chosen = range(self.group.world_size) if ranks is None else ranks
-        pendings = [self.group.start_on(rank, self.method, payload) for rank in chosen]
-        return [pending.result() for pending in pendings]
+        return [pending.result() for pending in self._start(payload, ranks).values()]
+
+    def send_each(
+        self, payload: Any, ranks: Sequence[int] | None = None, timeout: float | None = None
+    ) -> dict[int, Any | WorkerError]:
+        return {rank: pending.outcome() for rank, pending in self._start(payload, ranks).items()}
+
+    def _start(self, payload: Any, ranks: Sequence[int] | None) -> dict[int, Pending]:
+        chosen = self.ranks if ranks is None else ranks
+        return {rank: self.group.start_on(rank, self.method, payload) for rank in chosen}

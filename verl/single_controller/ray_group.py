@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +16,8 @@ from ray import ObjectRef, cloudpickle
 
 from verl.single_controller.dispatch import Call
 from verl.single_controller.errors import WorkerError
-from verl.single_controller.group import Pending, Receiver, WorkerGroup
+from verl.single_controller.group import Pending, Receiver, Stream, WorkerGroup
+from verl.single_controller.ray_calls import RayPending, RayReceiver, RayStream
 from verl.single_controller.ray_host import WorkerHost
 from verl.single_controller.ray_team import Team, arrived
 from verl.single_controller.resources import PROCESS_CPUS, ResourcePool
@@ -67,19 +67,24 @@ class RayWorkerGroup(WorkerGroup):
         self._check_usable()
         self._gather({ref: rank for rank, ref in self._created.items()})
 
-    def receiver(self, method: str) -> Receiver:
-        self.ready()  # calls of other processes are not ordered behind the construction, as the driver's are
-        return _RayReceiver(self._team, method)
+    def receiver(self, method: str, ranks: Sequence[int] | None = None) -> Receiver:
+        self._check_usable()
+        chosen = tuple(range(self.world_size) if ranks is None else ranks)
+        self._gather({self._created[rank]: rank for rank in chosen})  # the driver's calls wait for it, others' do not
+        return RayReceiver(self._team, method, chosen)
+
+    def blame(self, rank: int, cause: str, kind: type[WorkerError] = WorkerError) -> WorkerError:
+        return self._team.blame(rank, cause, kind)
 
     def replace(self, rank: int) -> Pending:
         self._check_usable()
-        ray.kill(self._team.hosts[rank])
+        self._team.end(rank)
         self._team = self._team.with_host(rank, self._start_host(rank))
         self._created[rank] = self._create(rank)
-        return _RayPending(self, self._team, {self._created[rank]: rank}, lambda results: results[0])
+        return RayPending(self._gather, self._team, {self._created[rank]: rank}, lambda results: results[0])
 
-    def wait_any(self, pendings: Sequence[Pending], timeout: float | None = None) -> None:
-        refs = [ref for pending in pendings for ref in cast(_RayPending, pending).refs]
+    def wait_any(self, waited: Sequence[Pending | Stream], timeout: float | None = None) -> None:
+        refs = [ref for each in waited for ref in cast(RayPending | RayStream, each).refs]
         if refs:
             ray.wait(refs, num_returns=1, timeout=timeout)
 
@@ -111,7 +116,12 @@ class RayWorkerGroup(WorkerGroup):
         refs: dict[Any, int] = {
             self._team.hosts[rank].call.remote(method, *args, **kwargs): rank for rank, (args, kwargs) in calls.items()
         }
-        return _RayPending(self, self._team, refs, collect)
+        return RayPending(self._gather, self._team, refs, collect)
+
+    def _launch_stream(self, rank: int, method: str, call: Call) -> Stream:
+        (args, kwargs), host = call, cast(Any, self._team.hosts[rank])
+        items = host.stream.options(num_returns="streaming").remote(method, *args, **kwargs)
+        return RayStream(self._team, rank, items)
 
     def _stream(self, method: str, calls: Sequence[Call], wanted: range) -> Iterator[Any]:
         streams: dict[Any, int] = {
@@ -144,36 +154,3 @@ class RayWorkerGroup(WorkerGroup):
             self._failure = error
             self._team.kill()
             raise
-
-
-@dataclass
-class _RayPending:
-    group: RayWorkerGroup
-    team: Team
-    """As it was when the call began."""
-    refs: dict[ObjectRef, int]
-    collect: Callable[[list[Any]], Any]
-
-    @property
-    def is_done(self) -> bool:
-        return not ray.wait(list(self.refs), num_returns=len(self.refs), timeout=0)[1]
-
-    def result(self) -> Any:
-        return self.collect(self.group._gather(self.refs))
-
-    def outcome(self) -> Any | WorkerError:
-        try:
-            return self.collect(self.team.gather(self.refs))
-        except WorkerError as error:
-            return error
-
-
-@dataclass(frozen=True)
-class _RayReceiver:
-    team: Team
-    method: str
-
-    def send_all(self, payload: Any, ranks: Sequence[int] | None = None) -> list[Any]:
-        stored = ray.put(payload)  # once, however many receive it
-        chosen = range(len(self.team.hosts)) if ranks is None else ranks
-        return self.team.gather({self.team.hosts[rank].call.remote(self.method, stored): rank for rank in chosen})

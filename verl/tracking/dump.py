@@ -37,7 +37,7 @@ def dump_samples(
         if teacher_prompts is not None:
             record["teacher_prompt"] = decode(ids) if (ids := teacher_prompts[index]) else ""
         record |= {key: sample.reward.extras.get(key) for key in extras if key not in record}
-        lines.append(json.dumps(record, ensure_ascii=False, default=_plain) + "\n")
+        lines.append(json.dumps(record, ensure_ascii=False, default=plain) + "\n")
     path = Path(folder) / f"{step}.jsonl"
     write_atomically(path, "".join(lines))
     return path
@@ -57,6 +57,6 @@ def _record(sample: Sample, step: int, decode: Callable[[list[int]], str]) -> di
     }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """What JSON can say of another kind of value: an array's lists, a number's number, else its text."""
     return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from verl.config.secrets import redact
 from verl.registry import TRACKERS
 from verl.tracking.base import Outcome, RunInfo, Tracker
 
@@ -28,7 +29,7 @@ class Tracking:
         project_name: groups experiments in trackers that know projects.
         experiment_name: name of this run.
         default_backend: a name, or names, in `verl.registry.TRACKERS`; `file` is added when it is not among them.
-        config: resolved configuration, kept by trackers that store one.
+        config: resolved configuration, kept by trackers that store one, without secrets.
         group_name: groups runs (seeds of one setting) in trackers that know groups.
         folder: the run folder; None: checkpoints/<project_name>/<experiment_name>.
         total_steps: last step of the run, for the progress bar.
@@ -48,7 +49,7 @@ class Tracking:
         total_steps: int | None = None,
     ) -> None:
         run_folder = Path(folder) if folder is not None else Path("checkpoints") / project_name / experiment_name
-        run = RunInfo(project_name, experiment_name, run_folder, config or {}, group_name, total_steps)
+        run = RunInfo(project_name, experiment_name, run_folder, redact(config or {}), group_name, total_steps)
         names = [default_backend] if isinstance(default_backend, str) else list(default_backend)
         self._trackers: dict[str, Tracker] = {}
         self._has_started = False

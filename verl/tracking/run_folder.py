@@ -5,7 +5,7 @@
     status.json     running, finished or failed with the reason; `running` with a dead process means it was killed
     metrics.jsonl   one line for each step (`verl.tracking.file`)
 
-Files are replaced whole, so a reader or a crash never meets half of one.
+Files are replaced whole, so a reader or a crash never meets half of one. Secrets are hidden (`verl.config.secrets`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 
 import yaml
 
+from verl.config.secrets import learn, redact
 from verl.tracking.base import Outcome
 
 CONFIG_FILE = "config.yaml"
@@ -53,12 +54,14 @@ def record_start(folder: str | os.PathLike[str], config: Mapping[str, Any], seed
     """
     folder = Path(folder)
     plain = json.loads(json.dumps(config, default=str))  # tuples and paths become what YAML can say
+    learn(plain)
+    plain = redact(plain)
     write_atomically(folder / CONFIG_FILE, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
     record = {
         "seeds": dict(seeds),
         "versions": versions(),
         "machine": {"host": socket.gethostname(), "platform": platform.platform(), "num_cpus": os.cpu_count()},
-        "command": sys.argv,
+        "command": redact(sys.argv),
     }
     write_atomically(folder / RUN_FILE, json.dumps(record, indent=2) + "\n")
     status = {"status": "running", "reason": "", "started": _now(), "pid": os.getpid(), "host": socket.gethostname()}
@@ -69,7 +72,7 @@ def record_end(folder: str | os.PathLike[str], status: Outcome, reason: str = ""
     """Set the final status; `reason` says in a line why a run failed."""
     path = Path(folder) / STATUS_FILE
     record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    record |= {"status": status, "reason": reason, "ended": _now()}
+    record |= {"status": status, "reason": redact(reason), "ended": _now()}
     if "started" in record:
         seconds = datetime.fromisoformat(record["ended"]) - datetime.fromisoformat(record["started"])
         record["seconds"] = seconds.total_seconds()

@@ -6,16 +6,22 @@ missing (no advantages, no engine log-probs) returns nothing rather than zeros.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from verl.config import DataConfig
 from verl.protocol import MiniBatch, Row
 from verl.types import Sample
+
+NGRAM = 4
+FACTORS = tuple(np.uint64(factor) for factor in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 1))
+"""Odd, and else without a pattern: the constants of xxHash, one for each place of an n-gram."""
 
 
 class Timer:
@@ -47,6 +53,7 @@ def batch_metrics(samples: Sequence[Sample], rows: Sequence[Row], data: DataConf
         score_metrics(samples)
         | advantage_metrics(rows)
         | length_metrics(samples, data.max_prompt_length)
+        | repetition_metrics(samples)
         | error_metrics(samples)
         | rollout_gap_metrics(rows)
     )
@@ -91,6 +98,43 @@ def length_metrics(samples: Sequence[Sample], max_prompt_length: int) -> dict[st
     )
 
 
+def repetition_metrics(samples: Sequence[Sample]) -> dict[str, float]:
+    """What a policy that cheats its reward often begins with: saying one thing again and again.
+
+    `response/repeated_ngram_ratio`: 1 - (different n-grams) / (n-grams) of a response's token ids, n = 4; mean over
+    responses of at least 4 tokens. 0: nothing is said twice.
+
+    `response/duplicate_ratio`: 1 - (different responses of a group, summed over groups) / (responses). 0: all siblings
+    differ; (n - 1) / n: each group says one thing.
+    """
+    if not samples:
+        return {}
+    distinct = {(sample.uid, tuple(sample.rollout.response_ids)) for sample in samples}
+    metrics = {"response/duplicate_ratio": 1 - len(distinct) / len(samples)}
+    ratios = [
+        repeated_share(np.array(sample.rollout.response_ids, np.uint64))
+        for sample in samples
+        if len(sample.rollout.response_ids) >= NGRAM
+    ]
+    if ratios:
+        metrics["response/repeated_ngram_ratio"] = sum(ratios) / len(ratios)
+    return metrics
+
+
+def repeated_share(ids: NDArray[np.uint64]) -> float:
+    """Share of n-grams that were there before in a sequence of at least n = 4 token ids, [T].
+
+    An n-gram stands for itself as a number of 64 bits, a sum of its ids times odd constants (modulo 2^64): two of a
+    million different ones agree with a probability of 3e-8.
+    """
+    count = len(ids) - NGRAM + 1
+    codes = sum(
+        (ids[shift : shift + count] * factor for shift, factor in enumerate(FACTORS)), np.zeros(count, np.uint64)
+    )
+    codes.sort()
+    return 1 - (1 + int((codes[1:] != codes[:-1]).sum())) / count
+
+
 def error_metrics(samples: Sequence[Sample]) -> dict[str, float]:
     """`reward/num_errors`, `reward/error_ratio`: responses whose scorer failed and that count as score 0."""
     if not samples:
@@ -100,22 +144,31 @@ def error_metrics(samples: Sequence[Sample]) -> dict[str, float]:
 
 
 def rollout_gap_metrics(rows: Sequence[Row]) -> dict[str, float]:
-    """`training/rollout_probs_diff_{mean,max}`: |p_engine - p_trainer| of the sampled tokens.
+    """`training/rollout_probs_diff_{mean,max}`: |p_engine - p_trainer| of the sampled tokens, and
+    `training/rollout_log_prob_gap`: the mean of |log p_engine - log p_trainer|, in nats.
 
     A mean below 0.005 is healthy on policy, above 0.01 it is a sign of a wrong weight sync or precision. With responses
     that are behind the weights (`trainer.rollout_schedule`) it grows with the learning rate.
     """
-    gaps = [
-        abs(math.exp(engine) - math.exp(trainer))
+    pairs = [
+        (engine, trainer)
         for row in rows
         if row.rollout_log_probs and row.old_log_probs
         for engine, trainer, bit in zip(row.rollout_log_probs, row.old_log_probs, row.response_mask, strict=True)
         if bit
     ]
-    if not gaps:
+    if not pairs:
         return {}
+    engines, trainers = np.array(pairs).T
+    with np.errstate(all="ignore"):  # a garbage engine may overflow; its nan or inf is the news
+        gaps = np.abs(np.exp(engines) - np.exp(trainers))
+        log_gap = float(np.abs(engines - trainers).mean())
     name = "training/rollout_probs_diff"
-    return {f"{name}_mean": sum(gaps) / len(gaps), f"{name}_max": max(gaps)}
+    return {
+        f"{name}_mean": float(gaps.mean()),
+        f"{name}_max": float(gaps.max()),
+        "training/rollout_log_prob_gap": log_gap,
+    }
 
 
 def staleness_metrics(samples: Sequence[Sample], number: int) -> dict[str, float]:

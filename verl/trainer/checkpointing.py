@@ -1,19 +1,30 @@
 """When a run saves, what the driver adds to the workers' shards, and how it resumes.
 
-The workers write model, optimizer, schedule, teacher and random state; the driver adds the step, the sampler's state
-and the fingerprint of the data, commits the folder whole (`verl.checkpoint`), and only then deletes older ones.
+The workers write model, optimizer, schedule, teacher and random state; the driver adds the step, the sampler's state,
+the identity of the data and the resolved configuration before they begin, so that all of it is of one moment. By
+default they write while training goes on, and rank 0 commits the folder (`verl.checkpoint`); the driver only asks after
+each step whether that went well.
+
+A resumed run may be configured differently, and one line says how. What the saved state is made of must be as it was:
+the model's shapes, its adapters, a teacher if one is needed (the workers check), the data, its order and its seed.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import shutil
+import time
 from pathlib import Path
 
-from verl.checkpoint import begin_save, commit_save, find_latest, prune, verify
+from verl.checkpoint import CheckpointError, Commit, begin_save, find_latest, newest_committed, verify
+from verl.config.actor import CheckpointConfig
 from verl.config.root import TrainerConfig
-from verl.dataset import StatefulSampler
-from verl.single_controller import WorkerGroup
+from verl.dataset import DataIdentity, StatefulSampler
+from verl.single_controller import WorkerDied, WorkerError, WorkerGroup
+from verl.tracking.run_folder import CONFIG_FILE
+from verl.trainer.disk import check_room
+from verl.trainer.resuming import check_data, note_changes
 
 logger = logging.getLogger(__name__)
 
@@ -24,12 +35,12 @@ class RunCheckpoints:
     """The checkpoints of one run.
 
     Args:
-        folder: the run folder.
+        folder: the run folder; holds the resolved configuration.
         trainer: frequencies, resume mode, how many to keep.
         workers: the actor group, which writes and reads the shards.
         sampler: the order of the training rows.
-        contents: parts to save; `hf_model` exports a Hugging Face folder too.
-        fingerprint: of the training data; a checkpoint of other data is refused.
+        settings: whether to train on meanwhile, and whether to export a Hugging Face folder with each checkpoint.
+        data: of the training data; a checkpoint of other data is refused.
     """
 
     def __init__(
@@ -38,57 +49,128 @@ class RunCheckpoints:
         trainer: TrainerConfig,
         workers: WorkerGroup,
         sampler: StatefulSampler,
-        contents: list[str],
-        fingerprint: str = "",
+        settings: CheckpointConfig,
+        data: DataIdentity,
     ) -> None:
         self.folder = folder
         self.trainer = trainer
         self.workers = workers
         self.sampler = sampler
-        self.contents = contents
-        self.fingerprint = fingerprint
+        self.settings = settings
+        self.data = data
+        self._step_in_writing: int | None = None
+        self._seconds = 0.0
 
     def resume(self) -> int:
-        """Load the checkpoint that `trainer.resume_mode` asks for. Returns its step; 0 when there is none to load."""
-        path = self._to_resume()
-        if path is None:
-            return 0
-        state = json.loads((path / DRIVER_FILE).read_text(encoding="utf-8"))
-        if state["fingerprint"] != self.fingerprint:
-            raise ValueError(
-                f"{path} was written while training on other data than data.train_files (or their filters) name now."
-                " Use the same data, or start anew with trainer.resume_mode=disable in another run folder."
-            )
-        self.sampler.load_state_dict(state["sampler"])
-        self.workers.load_checkpoint(str(path / "actor"))
-        logger.info("Resuming from %s", path)
-        return int(state["step"])
+        """Load the checkpoint that `trainer.resume_mode` asks for. Returns its step; 0 when there is none to load.
+
+        Raises CheckpointError when none is usable, when it does not fit this run, or when the disk has no room for the
+        next one.
+        """
+        step = 0
+        if path := self._to_resume():
+            step = self._load(path)
+            logger.info("Resuming from %s", path)
+        if (self.trainer.save_freq > 0 or self.trainer.save_last) and not self.trainer.val_only:
+            needed = sum(self.workers.checkpoint_bytes("hf_model" in self.settings.save_contents))
+            check_room(self.folder, needed)
+        return step
+
+    def save_if_due(self, step: int, total_steps: int) -> bool:
+        """Save when the frequency, or the end of the run, says so. Returns whether it did.
+
+        Raises CheckpointError when the checkpoint before could not be written; after the last step, when this one
+        could not.
+        """
+        self._check_writing(wait=False)
+        is_due = self.trainer.save_freq > 0 and step % self.trainer.save_freq == 0
+        is_last = step == total_steps and (self.trainer.save_last or self.trainer.save_freq > 0)
+        if is_due or is_last:
+            begin = time.perf_counter()
+            self.save(step)
+            self._seconds += time.perf_counter() - begin
+        if step == total_steps:
+            self.finish()
+        return is_due or is_last
+
+    def save(self, step: int) -> None:
+        """Write one checkpoint, or (`async_save`) have it written; then the ones no longer kept are deleted.
+
+        Raises CheckpointError, which names the newest whole checkpoint, when something cannot be written.
+        """
+        self.finish()
+        self._step_in_writing = step
+        try:
+            partial = begin_save(self.folder, step)
+            state = {"step": step, "sampler": self.sampler.state_dict(), "data": self.data.state_dict()}
+            (partial / DRIVER_FILE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+            if (config := self.folder / CONFIG_FILE).exists():
+                shutil.copyfile(config, partial / CONFIG_FILE)
+            if "hf_model" in self.settings.save_contents:
+                self.workers.export_huggingface(str(partial / "actor" / "huggingface"))
+            commit = Commit(partial, self.trainer.max_actor_ckpt_to_keep)
+            self.workers.save_checkpoint(str(partial / "actor"), commit, self.settings.async_save)
+        except WorkerDied:
+            raise
+        except (OSError, WorkerError) as error:
+            raise self._failed(step, error) from error
+        if not self.settings.async_save:
+            self._step_in_writing = None
+
+    def finish(self) -> None:
+        """Wait for the checkpoint that is being written. Raises CheckpointError when it could not be."""
+        self._check_writing(wait=True)
+
+    def take_seconds(self) -> float:
+        """Seconds that saving has held up the run since the last call."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
 
     def _to_resume(self) -> Path | None:
         if self.trainer.resume_mode == "disable":
             return None
         if self.trainer.resume_mode == "resume_path":
-            path = Path(str(self.trainer.resume_from_path))
+            path = Path(str(self.trainer.resume_from_path)).expanduser()
             verify(path)
             return path
         return find_latest(self.folder)
 
-    def save_if_due(self, step: int, total_steps: int) -> bool:
-        """Save when the frequency, or the end of the run, says so. Returns whether it did."""
-        is_due = self.trainer.save_freq > 0 and step % self.trainer.save_freq == 0
-        is_last = step == total_steps and (self.trainer.save_last or self.trainer.save_freq > 0)
-        if is_due or is_last:
-            self.save(step)
-        return is_due or is_last
+    def _load(self, path: Path) -> int:
+        if not (path / DRIVER_FILE).is_file():
+            raise CheckpointError(f"{path} has no {DRIVER_FILE}: it is not the checkpoint of a run.")
+        state = json.loads((path / DRIVER_FILE).read_text(encoding="utf-8"))
+        changes = note_changes(path / CONFIG_FILE, self.folder / CONFIG_FILE)
+        check_data(path, state, self.data, changes)
+        self.sampler.load_state_dict(state["sampler"])
+        self.workers.load_checkpoint(str(path / "actor"))
+        return int(state["step"])
 
-    def save(self, step: int) -> None:
-        """Write one checkpoint whole, then delete the ones that are no longer kept."""
-        partial = begin_save(self.folder, step)
-        self.workers.save_checkpoint(str(partial / "actor"))
-        if "hf_model" in self.contents:
-            self.workers.export_huggingface(str(partial / "actor" / "huggingface"))
-        state = {"step": step, "sampler": self.sampler.state_dict(), "fingerprint": self.fingerprint}
-        (partial / DRIVER_FILE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-        commit_save(partial)
-        if self.trainer.max_actor_ckpt_to_keep:
-            prune(self.folder, self.trainer.max_actor_ckpt_to_keep)
+    def _check_writing(self, wait: bool) -> None:
+        step = self._step_in_writing
+        if step is None:
+            return
+        try:
+            is_written = all(self.workers.checkpoint_is_written(wait))
+        except WorkerDied:
+            raise
+        except WorkerError as error:
+            raise self._failed(step, error) from error
+        if is_written:
+            self._step_in_writing = None
+
+    def _failed(self, step: int, error: OSError | WorkerError) -> CheckpointError:
+        """The error to raise; the half folder is removed, since its space may be what is missing."""
+        self._step_in_writing = None
+        free = shutil.disk_usage(self.folder).free
+        for leftover in self.folder.glob(f"global_step_{step}.tmp*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        whole = newest_committed(self.folder)
+        kept = "There is no other."
+        if whole:
+            kept = f"The newest whole one is {whole}: the same command goes on from there."
+        cause = error.cause if isinstance(error, WorkerError) else f"{type(error).__name__}: {error}"
+        cause = cause.removeprefix("verl.checkpoint.manifest.CheckpointError: ")
+        return CheckpointError(
+            f"The checkpoint of step {step} in {self.folder} was not completed: {cause} ({free:,}"
+            f" bytes were free on that disk). {kept}"
+        )

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import hydra
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -30,6 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 from verl.config import ConfigError, attempt
 from verl.config.ignored import take_ignored
 from verl.config.verl_keys import RENAMED
+from verl.trainer.hydra_errors import sentence, yaml_sentence
 from verl.trainer.resolve import Resolved, register_resolvers, resolve
 
 ConfigT = TypeVar("ConfigT")
@@ -90,7 +92,7 @@ def translate(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
     Returns the arguments and notes on old names.
 
-    Raises ConfigError when an old and a new name of one key have different values.
+    Raises ConfigError when a key is missing, or when an old and a new name of one key have different values.
     """
     groups = _config_groups(argv)
     flags: list[str] = []
@@ -100,6 +102,9 @@ def translate(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     problems: list[str] = []
     for argument in argv:
         match = OVERRIDE.fullmatch(argument)
+        if argument.startswith("="):
+            problems.append(f"{argument}: lacks the key; an override is key=value")
+            continue
         if match is None or match["key"].startswith("hydra.") or match["key"] in groups:
             is_override = argument[0] != "-" and ("=" in argument or argument.startswith("~"))
             (overrides if is_override else flags).append(argument)
@@ -129,9 +134,10 @@ def _compose_with_hydra(cls: type, preset: str, arguments: Sequence[str]) -> lis
         os.environ.setdefault("USER", getpass.getuser())
     register_resolvers()
     door = "verl.trainer.main_sft" if preset == "sft_trainer" else "verl.trainer.main_ppo"
-    presets = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
     schema = dataclasses.asdict(cls())  # pyright: ignore[reportArgumentType]
-    schema["hydra"] = {"help": {"app_name": door, "template": HELP.format(door=door, presets=presets)}}
+    schema["hydra"] = {
+        "help": {"app_name": door, "template": HELP.format(door=door, presets=", ".join(preset_names()))}
+    }
     ConfigStore.instance().store(name="schema", node=schema)
     trees: list[Resolved] = []
 
@@ -145,10 +151,16 @@ def _compose_with_hydra(cls: type, preset: str, arguments: Sequence[str]) -> lis
         with _hydra_arguments([*arguments, *settings]):
             try:
                 hydra.main(config_path=str(PRESETS), config_name=preset, version_base="1.3")(collect)()
+            except yaml.YAMLError as error:
+                raise ConfigError([yaml_sentence(error)]) from error
             except (HydraException, OmegaConfBaseException, ValueError) as error:
-                cause = f" {error.__cause__}" if error.__cause__ else ""
-                raise ConfigError([f"{error}{cause}".strip()]) from error
+                raise ConfigError([sentence(error, preset_names())]) from error
     return trees
+
+
+def preset_names() -> list[str]:
+    """What `--config-name` knows without `--config-dir`."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from verl.config import ConfigError
+from verl.config.secrets import learn, redact
 from verl.trainer.compose import Check, Composed, compose
 
 ConfigT = TypeVar("ConfigT")
@@ -36,11 +37,13 @@ class Door(Generic[ConfigT]):
 
     def open(self, argv: Sequence[str] | None = None) -> int:
         """Go through the door with a command line; returns the exit status."""
+        arguments = sys.argv[1:] if argv is None else argv
+        learn({key: value for key, _, value in (argument.partition("=") for argument in arguments)})
         try:
-            runs = compose(self.cls, self.preset, sys.argv[1:] if argv is None else argv, self._check)
+            runs = compose(self.cls, self.preset, arguments, self._check)
         except ConfigError as error:
             print(f"{self.cls.__name__} cannot be made: {len(error.problems)} problem(s)", file=sys.stderr)
-            print(*[f"  - {problem}" for problem in error.problems], sep="\n", file=sys.stderr)
+            print(*[redact(f"  - {problem}") for problem in error.problems], sep="\n", file=sys.stderr)
             return 2
         for run in runs:
             if status := self._start(run):
@@ -53,7 +56,7 @@ class Door(Generic[ConfigT]):
 
     def _start(self, run: Composed[ConfigT]) -> int:
         for note in run.notes:
-            print(f"note: {note}", file=sys.stderr)
+            print(redact(f"note: {note}"), file=sys.stderr)
         _show_progress()
         config: Any = run.config
         if config.trainer.dry_run:
@@ -70,17 +73,26 @@ class Door(Generic[ConfigT]):
         return 0
 
 
+class _Redacting(logging.Formatter):
+    """Messages without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
 def _show_progress() -> None:
     """Let our own modules' messages through to the console, and no library's chatter."""
     logger = logging.getLogger("verl")
     if not logger.handlers:
-        logger.addHandler(logging.StreamHandler())
+        handler = logging.StreamHandler()
+        handler.setFormatter(_Redacting())
+        logger.addHandler(handler)
         logger.setLevel(logging.INFO)
 
 
 def _tell(error: Exception) -> None:
     """Our own errors are written for people and stand alone; any other comes with its traceback."""
     if type(error).__module__.startswith("verl."):
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(redact(f"{type(error).__name__}: {error}"), file=sys.stderr)
     else:
-        traceback.print_exception(error)
+        print(redact("".join(traceback.format_exception(error))), file=sys.stderr)

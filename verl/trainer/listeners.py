@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from verl.protocol import Row
+from verl.self_distillation.reprompt import Reprompt
 from verl.tracking import Tracking, dump_samples
 from verl.trainer.batch_metrics import Timer
 from verl.trainer.checkpointing import RunCheckpoints
+from verl.trainer.roles import Roles
 from verl.trainer.run_data import RunData
 from verl.trainer.validation import validate
 from verl.types import Sample
@@ -34,6 +36,7 @@ class Step:
     timer: Timer = field(default_factory=Timer)
     samples: list[Sample] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
+    reprompts: list[Reprompt] | None = None
 
 
 class Listener(Protocol):
@@ -73,8 +76,9 @@ class RolloutDump(BaseListener):
 class Validation(BaseListener):
     """Validates before the first step, every `test_freq` steps and after the last one."""
 
-    def __init__(self, trainer: RLTrainer) -> None:
+    def __init__(self, trainer: RLTrainer, roles: Roles) -> None:
         self.trainer = trainer
+        self.roles = roles
         self.settings = trainer.config.trainer
 
     def before_first(self, step: Step) -> None:
@@ -92,13 +96,24 @@ class Validation(BaseListener):
         if step.number == 0:  # later ones show up in the line of their step
             logger.info("Validating before the first step: %d prompts", len(trainer.data.validation))
         with step.timer("testing"):
-            metrics, samples = validate(trainer.config, trainer.data, trainer.roles, trainer.algorithm.needs_teacher)
+            metrics, samples = validate(trainer.config, trainer.data, self.roles, trainer.algorithm.needs_teacher)
         step.metrics |= metrics
         if settings.validation_data_dir:
             dump_samples(settings.validation_data_dir, step.number, samples, trainer.data.tokenizer.decode)
         for sample in samples[: settings.log_val_generations]:
             prompt = trainer.data.tokenizer.decode(sample.rollout.prompt_ids)
             print(f"[validation, step {step.number}] score {sample.reward.score:g}\n{prompt}{sample.response_text}\n")
+
+
+class CheckpointTime(BaseListener):
+    """Adds how long saving held up the run since the last line: a save comes after the line of its own step."""
+
+    def __init__(self, checkpoints: RunCheckpoints) -> None:
+        self.checkpoints = checkpoints
+
+    def after(self, step: Step) -> None:
+        if seconds := self.checkpoints.take_seconds():
+            step.timer.add("save_checkpoint", seconds)
 
 
 class Track(BaseListener):

@@ -1,111 +1,106 @@
 """The reinforcement-learning loop: one step on one page.
 
-    prompts -> sample, score and reprompt -> assemble -> update -> publish -> listeners
+    take a batch (sampled, scored, reprompted) -> assemble -> update -> publish -> listeners
 
 Consumes a validated `PPOConfig`, waits for the roles (Ray workers) once per phase, produces a run folder. What an
-algorithm needs (a teacher, advantages, old log-probs) it declares itself; nothing here asks for its name. Whether the
-next step's responses are written during the update is the schedule's business.
+algorithm needs (a teacher, advantages, old log-probs) it declares itself; nothing here asks for its name. Where batches
+come from, engines or a recording, and whether the next one is written during the update, is the source's business.
 """
 
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
+from functools import partial
+from typing import Literal, cast
 
 from verl.config import PPOConfig
 from verl.config.forwards import log_prob_limits
 from verl.protocol import Row, mean_metrics, plan_mini_batch
 from verl.registry import ALGORITHMS
-from verl.self_distillation.reprompt import Reprompt, count_reprompts, write_reprompts
+from verl.self_distillation.reprompt import count_reprompts
 from verl.trainer.assemble import add_advantages, cut_updates, make_rows, updates_per_batch
 from verl.trainer.batch_metrics import Timer, batch_metrics, perf_metrics, staleness_metrics
 from verl.trainer.checkpointing import RunCheckpoints
-from verl.trainer.listeners import Listener, RolloutDump, SaveCheckpoints, Step, Track, Validation
-from verl.trainer.publish import Publisher
-from verl.trainer.roles import Roles, ray_roles
+from verl.trainer.guards import make_guards
+from verl.trainer.listeners import CheckpointTime, Listener, RolloutDump, SaveCheckpoints, Step, Track, Validation
+from verl.trainer.replay import Replay, dump_batch
+from verl.trainer.roles import ActorRole, Roles, ray_actor, ray_roles
 from verl.trainer.run import recorded_run
 from verl.trainer.run_data import RunData, load_run_data
-from verl.trainer.sampling import derive_seed, sample_and_score
-from verl.trainer.schedule import OneStepOff, OnPolicy, Schedule
-from verl.types import Sample, Sampling
+from verl.trainer.sampling import Batch, derive_seed
+from verl.trainer.schedule import Schedule
+from verl.trainer.writing import Source, Writing
 
 
 def train(config: PPOConfig) -> None:
     """Run `main_ppo`'s configuration from the newest checkpoint, or from the start, to its last step."""
     data = load_run_data(config)
+    replay = Replay(config, data) if config.trainer.replay else None
+    start_roles = ray_actor if replay else ray_roles
     num_optimizer_steps = data.total_steps * updates_per_batch(config)
     with (
         recorded_run(config, data.total_steps) as run,
-        ray_roles(config, num_optimizer_steps, run.folder / "logs") as roles,
+        start_roles(config, num_optimizer_steps, run.folder / "logs") as roles,
     ):
         checkpoints = RunCheckpoints(
             run.folder,
             config.trainer,
             roles.actor,
             data.sampler,
-            config.actor_rollout_ref.actor.checkpoint.save_contents,
-            data.fingerprint,
+            config.actor_rollout_ref.actor.checkpoint,
+            data.identity,
         )
         step = checkpoints.resume()
         run.tracking.start_from(step)
-        trainer = RLTrainer(config, data, roles, step)
+        if replay:
+            step = replay.start_from(step)
+        source = replay or Writing(config, data, cast(Roles, roles), step)
+        trainer = RLTrainer(config, data, roles, source, step)
         trainer.listeners = [
             *([RolloutDump(folder, data)] if (folder := config.trainer.rollout_data_dir) else []),
-            *([Validation(trainer)] if data.validation else []),
+            *([Validation(trainer, roles)] if data.validation and isinstance(roles, Roles) else []),
+            CheckpointTime(checkpoints),
             Track(run.tracking),
-            SaveCheckpoints(checkpoints, data.total_steps),
+            *make_guards(config.trainer, roles.actor, run.folder, partial(dump_batch, config=config, data=data)),
+            SaveCheckpoints(checkpoints, source.last_step),
         ]
         trainer.fit()
 
 
-@dataclass(frozen=True)
-class Batch:
-    """A step's responses."""
-
-    samples: list[Sample]
-    reprompts: list[Reprompt] | None
-    """One for each sample; None when the algorithm has no teacher."""
-
-
 class RLTrainer:
-    """Drives the roles through the steps of one run.
+    """Drives the training ranks through the steps of one run.
 
     Args:
         config: the resolved configuration.
         data: prompts, sampler and tokenizer of the run.
         roles: started workers; the trainer does not care whether they are Ray's or in this process.
+        source: gives the batches, and takes the weights.
         step: the last step that is done already.
     """
 
-    def __init__(self, config: PPOConfig, data: RunData, roles: Roles, step: int = 0) -> None:
+    def __init__(self, config: PPOConfig, data: RunData, roles: ActorRole, source: Source, step: int = 0) -> None:
         self.config = config
         self.data = data
         self.roles = roles
+        self.source = source
         self.step = step
         actor = config.actor_rollout_ref.actor
         self.algorithm = ALGORITHMS.load(actor.policy_loss.loss_mode)(actor, config.algorithm)
-        self.publisher = Publisher(config, roles.actor, roles.rollouts, roles.spec, data.vocab_size)
         self.listeners: list[Listener] = []
 
     def fit(self) -> None:
         """Train to the last step, telling the listeners."""
         start = Step(self.step)
-        start.metrics |= self.publisher.publish(version=self.step)
+        start.metrics |= self.source.publish(version=self.step)
         for listener in self.listeners:
             listener.before_first(start)
-        with closing(self.make_schedule()) as schedule:
-            while self.step < self.data.total_steps and not self.config.trainer.val_only:
+        with closing(self.source.make_schedule()) as schedule:
+            while self.step < self.source.last_step and not self.config.trainer.val_only:
                 self.step += 1
                 finished = self.train_step(self.step, schedule)
                 for listener in self.listeners:
                     listener.after(finished)
-
-    def make_schedule(self) -> Schedule[Batch]:
-        """What `trainer.rollout_schedule` names."""
-        if self.config.trainer.rollout_schedule == "on_policy":
-            return OnPolicy(self.sample)
-        return OneStepOff(self.sample, abandon=self.roles.stop_rollouts)
 
     def train_step(self, number: int, schedule: Schedule[Batch]) -> Step:
         """One step: everything from prompts to published weights."""
@@ -115,7 +110,7 @@ class RLTrainer:
                 batch = schedule.take(number)
             samples = batch.samples
             self.data.advance()
-            if number < self.data.total_steps:
+            if number < self.source.last_step:
                 schedule.begin_next(number + 1)
             with timer("reprompt"):
                 rows, reprompt_metrics = self.make_rows(batch)
@@ -129,37 +124,14 @@ class RLTrainer:
             with timer("gen"):
                 schedule.settle()
             with timer("update_weights"):
-                sync_metrics = self.publisher.publish(version=number)
+                sync_metrics = self.source.publish(version=number)
         metrics = batch_metrics(samples, rows, self.config.data) | reprompt_metrics | update_metrics | sync_metrics
         metrics |= staleness_metrics(samples, number)
         metrics |= {"training/global_step": number, "training/epoch": self.data.sampler.epoch}
         num_response_tokens = sum(len(row.response_ids) for row in rows)
         num_tokens = sum(row.num_tokens for row in rows)
         metrics |= perf_metrics(num_tokens, num_response_tokens, timer.seconds, self.roles.actor.world_size)
-        return Step(number, metrics, timer, samples, rows)
-
-    def sample(self, number: int) -> Batch:
-        """Write and score `rollout.n` responses to each of the next prompts; reprompt each group once it is scored."""
-        rollout, seed = self.config.actor_rollout_ref.rollout, self.config.trainer.seed
-        settings = self.config.actor_rollout_ref.actor.self_distillation
-        written: dict[int, Reprompt] = {}
-
-        def reprompt(group: list[Sample]) -> None:
-            made = write_reprompts(group, settings, self.data.encode, derive_seed(seed, number, "reprompt"))
-            written.update(zip((sample.rollout.request_id for sample in group), made, strict=True))
-
-        samples = sample_and_score(
-            prompts=self.data.next_prompts(),
-            n=rollout.n,
-            sampling=Sampling(rollout.temperature, rollout.top_p, rollout.top_k, self.config.data.max_response_length),
-            seed=derive_seed(seed, number),
-            rollouts=self.roles.rollouts,
-            rewards=self.roles.rewards,
-            decode=self.data.decode,
-            on_group=reprompt if self.algorithm.needs_teacher else None,
-        )
-        reprompts = [written[sample.rollout.request_id] for sample in samples] if written else None
-        return Batch(samples, reprompts)
+        return Step(number, metrics, timer, samples, rows, batch.reprompts)
 
     def make_rows(self, batch: Batch) -> tuple[list[Row], dict[str, float]]:
         """Rows of the batch with the teacher's prompts, and metrics of these."""

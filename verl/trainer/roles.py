@@ -18,6 +18,7 @@ from typing import Literal
 import torch
 
 from verl.config import ActorRolloutRefConfig, PPOConfig
+from verl.config.model_shape import read_shape
 from verl.config.root import AlgorithmConfig, TrainerConfig
 from verl.rollout.base import EngineSpec, engine_spec
 from verl.single_controller import LocalWorkerGroup, WorkerGroup
@@ -26,7 +27,8 @@ from verl.single_controller.resources import ResourcePool
 from verl.single_controller.runtime import ray_session
 from verl.workers.actor import ActorWorker
 from verl.workers.reward import RewardPool, RewardWorker
-from verl.workers.rollout import RolloutPool, RolloutWorker
+from verl.workers.rollout import RolloutWorker
+from verl.workers.rollout_pool import RolloutPool
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +42,16 @@ back to the kernel each time: mapping fresh pages took a third of the sync (`tes
 
 
 @dataclass(frozen=True)
-class Roles:
-    """The started workers of a run."""
+class ActorRole:
+    """The training ranks alone: all that a replay needs."""
 
     actor: WorkerGroup
+
+
+@dataclass(frozen=True)
+class Roles(ActorRole):
+    """The started workers of a run."""
+
     rollouts: RolloutPool
     rewards: RewardPool
     spec: EngineSpec
@@ -65,7 +73,6 @@ def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
     trainer = config.trainer
     spec = _engine_spec(config)
     has_gpus = spec.device == "cuda"
-    writes_meanwhile = trainer.rollout_schedule == "one_step_off" and not has_gpus  # on the cores of the update
     begin = time.monotonic()
     logger.info("Starting Ray (logs of all workers: %s)", log_dir)
     with ray_session(config.ray_kwargs.ray_init):
@@ -80,15 +87,7 @@ def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
             env={} if has_gpus else KEEPS_FREED_MEMORY,
             log_dir=log_dir,
         )
-        actor = RayWorkerGroup(
-            "actor",
-            ActorWorker,
-            (config.actor_rollout_ref, config.algorithm, trainer, num_optimizer_steps),
-            num_ranks=trainer.nnodes * trainer.n_gpus_per_node,
-            pool=pool,
-            env=_thread_env(trainer.n_gpus_per_node + (engines.world_size if writes_meanwhile else 0)),
-            log_dir=log_dir,
-        )
+        actor = _ray_actor(config, num_optimizer_steps, pool, has_gpus, log_dir)
         rewards = RayWorkerGroup(
             "reward",
             RewardWorker,
@@ -113,10 +112,45 @@ def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
                 logger.info("  %s: ready after %.0f s", group.role, time.monotonic() - begin)
             setup.result()
             logger.info("  models: loaded after %.0f s", time.monotonic() - begin)
-            yield Roles(actor, RolloutPool(engines), RewardPool(rewards, config.reward_model), spec)
+            yield Roles(actor, _rollout_pool(engines, spec), RewardPool(rewards, config.reward_model), spec)
         finally:
             for group in groups:
                 group.shutdown()
+
+
+@contextmanager
+def ray_actor(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Iterator[ActorRole]:
+    """The training ranks of `ray_roles`, with the same threads, so that a replay adds up in the same order."""
+    trainer = config.trainer
+    has_gpus = choose_device(trainer.device) == "cuda"
+    logger.info(
+        "Starting %d training rank(s), nothing else (logs: %s)", trainer.nnodes * trainer.n_gpus_per_node, log_dir
+    )
+    with ray_session(config.ray_kwargs.ray_init):
+        pool = ResourcePool(trainer.nnodes, trainer.n_gpus_per_node, has_gpus)
+        actor = _ray_actor(config, num_optimizer_steps, pool, has_gpus, log_dir)
+        try:
+            actor.setup()
+            yield ActorRole(actor)
+        finally:
+            actor.shutdown()
+
+
+def _ray_actor(
+    config: PPOConfig, num_optimizer_steps: int, pool: ResourcePool, has_gpus: bool, log_dir: Path
+) -> RayWorkerGroup:
+    trainer = config.trainer
+    writes_meanwhile = trainer.rollout_schedule == "one_step_off" and not has_gpus  # on the cores of the update
+    num_processes = trainer.n_gpus_per_node + (num_engines(config, has_gpus) if writes_meanwhile else 0)
+    return RayWorkerGroup(
+        "actor",
+        ActorWorker,
+        (config.actor_rollout_ref, config.algorithm, trainer, num_optimizer_steps),
+        num_ranks=trainer.nnodes * trainer.n_gpus_per_node,
+        pool=pool,
+        env=_thread_env(num_processes),
+        log_dir=log_dir,
+    )
 
 
 @contextmanager
@@ -135,7 +169,7 @@ def local_roles(config: PPOConfig, num_optimizer_steps: int) -> Iterator[Roles]:
         for group in groups:
             group.ready()
         actor.setup()
-        yield Roles(actor, RolloutPool(engines), RewardPool(rewards, config.reward_model), spec)
+        yield Roles(actor, _rollout_pool(engines, spec), RewardPool(rewards, config.reward_model), spec)
     finally:
         for group in groups:
             group.shutdown()
@@ -184,6 +218,14 @@ def num_engines(config: PPOConfig, has_gpus: bool) -> int:
     if not has_gpus:
         return 1
     return max(1, trainer.nnodes * trainer.n_gpus_per_node // rollout.tensor_model_parallel_size)
+
+
+def _rollout_pool(engines: WorkerGroup, spec: EngineSpec) -> RolloutPool:
+    try:
+        vocab_size = read_shape(spec.model_path).vocab_size
+    except (OSError, ValueError):  # a name on the hub, or a configuration of another form
+        vocab_size = None
+    return RolloutPool(engines, spec.rollout, vocab_size)
 
 
 def _engine_spec(config: PPOConfig) -> EngineSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from pathlib import Path
 from verl.config import PPOConfig, SFTConfig
 from verl.config.root import TrainerConfig
 from verl.tracking import Tracking, record_end, record_start
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,10 @@ def recorded_run(config: PPOConfig | SFTConfig, total_steps: int) -> Iterator[Ru
     except BaseException as error:
         tracking.finish("failed")
         reason = str(error).strip().splitlines()
-        record_end(folder, "failed", reason[0] if reason else type(error).__name__)
+        try:
+            record_end(folder, "failed", reason[0] if reason else type(error).__name__)
+        except OSError as second:  # such as a full disk, which is not to hide why the run ended
+            logger.error("How the run ended could not be written to %s: %s", folder, second)
         raise
     tracking.finish("finished")
     record_end(folder, "finished")

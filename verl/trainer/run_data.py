@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from verl.config import PPOConfig
-from verl.dataset import StatefulSampler, encode_messages, fingerprint, load_dataset
+from verl.dataset import DataIdentity, StatefulSampler, encode_messages, fingerprint, load_dataset
 from verl.models.loading import load_tokenizer
-from verl.rewards import check_isolation, check_sources
-from verl.types import Message, Prompt
+from verl.rewards import check_ground_truths, check_isolation, check_sources
+from verl.trainer.start_checks import check_chat_template, check_model, check_scorer
+from verl.types import InputError, Message, Prompt
 
 
 @dataclass
@@ -23,7 +24,7 @@ class RunData:
     sampler: StatefulSampler
     total_steps: int
     vocab_size: int
-    fingerprint: str
+    identity: DataIdentity
     """Of the training prompts: a checkpoint goes on only with the same ones."""
 
     def next_prompts(self) -> list[Prompt]:
@@ -46,13 +47,17 @@ class RunData:
 def load_run_data(config: PPOConfig) -> RunData:
     """Read tokenizer and data sets and lay out the run.
 
-    Raises ValueError when a data set has fewer prompts than one step needs, or a row that nobody can score here.
+    Raises InputError when a data set has fewer prompts than one step needs or a row that nobody can score here, or when
+    tokenizer, model or scorer cannot be used (`start_checks`).
     """
     data, model, trainer = config.data, config.actor_rollout_ref.model, config.trainer
+    check_scorer(config)
     tokenizer = load_tokenizer(str(model.tokenizer_path or model.path), model.trust_remote_code)
+    check_chat_template(tokenizer, model.tokenizer_path or model.path, data.apply_chat_template_kwargs)
+    check_model(config, tokenizer)
     train = load_dataset(data.train_files or [], tokenizer, data, data.train_max_samples)
     if len(train) < data.train_batch_size:
-        raise ValueError(
+        raise InputError(
             f"data.train_files={data.train_files} hold {len(train)} usable prompts, fewer than"
             f" data.train_batch_size={data.train_batch_size}. Lower the batch size, or raise data.max_prompt_length if"
             " prompts were filtered."
@@ -61,7 +66,9 @@ def load_run_data(config: PPOConfig) -> RunData:
     sources = {prompt.data_source for prompt in [*train, *validation]}
     has_custom = config.custom_reward_function.path is not None
     if problems := check_sources(sources, has_custom) or check_isolation(sources, has_custom, config.sandbox):
-        raise ValueError("\n".join(problems))
+        raise InputError("\n".join(problems))
+    if not has_custom:
+        check_ground_truths([*train, *validation])
     seed = data.seed if data.seed is not None else trainer.seed
     sampler = StatefulSampler(len(train), data.train_batch_size, data.shuffle, seed)
     total_steps = trainer.total_training_steps or trainer.total_epochs * (len(train) // data.train_batch_size)
@@ -73,5 +80,5 @@ def load_run_data(config: PPOConfig) -> RunData:
         sampler=sampler,
         total_steps=total_steps,
         vocab_size=len(tokenizer),
-        fingerprint=fingerprint(train),
+        identity=DataIdentity.of(fingerprint(train), data.train_files or []),
     )

@@ -9,10 +9,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
+from verl.self_distillation.reprompt import Reprompt
 from verl.types import Prompt, Request, Reward, Rollout, Sample, Sampling
 from verl.workers.reward import RewardPool, ScoreItem
-from verl.workers.rollout import RolloutPool
+from verl.workers.rollout_pool import EnginesNeedWeights, RolloutPool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A step's responses."""
+
+    samples: list[Sample]
+    reprompts: list[Reprompt] | None
+    """One for each sample; None when the algorithm has no teacher."""
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -54,6 +65,9 @@ def sample_and_score(
 
     Returns:
         One sample for each request, in order of requests: the copies of a prompt are adjacent and share a uid.
+
+    Raises:
+        EnginesNeedWeights: the batch cannot be finished with these weights; it may be asked for again after a sync.
     """
     texts: dict[int, tuple[Rollout, str]] = {}
     samples: dict[int, Sample] = {}
@@ -67,14 +81,19 @@ def sample_and_score(
             if on_group is not None and all(sibling in samples for sibling in siblings):
                 on_group([samples[sibling] for sibling in siblings])
 
-    for finished in rollouts.generate(make_requests(prompts, n, sampling, seed)):
-        items: list[ScoreItem] = []
-        for rollout in finished:
-            text = decode(rollout.response_ids)
-            texts[rollout.request_id] = (rollout, text)
-            items.append(_reward_item(prompts[rollout.request_id // n], rollout, text))
-        rewards.submit(items)
-        take(rewards.finished())
+    try:
+        for finished in rollouts.generate(make_requests(prompts, n, sampling, seed)):
+            items: list[ScoreItem] = []
+            for rollout in finished:
+                text = decode(rollout.response_ids)
+                texts[rollout.request_id] = (rollout, text)
+                items.append(_reward_item(prompts[rollout.request_id // n], rollout, text))
+            rewards.submit(items)
+            take(rewards.finished())
+    except EnginesNeedWeights:
+        for _ in rewards.results():  # of the abandoned batch: the next one must not meet them
+            pass
+        raise
     take(rewards.results())
     return [samples[request_id] for request_id in sorted(samples)]
 

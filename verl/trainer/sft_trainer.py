@@ -9,15 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from verl.config import ActorConfig, ActorRolloutRefConfig, PolicyLossConfig, SFTConfig
+from verl.config.actor import CheckpointConfig
 from verl.config.forwards import ForwardLimits, update_limits
-from verl.dataset import SFTDataset, StatefulSampler
+from verl.dataset import DataIdentity, SFTDataset, StatefulSampler, fingerprint_rows
 from verl.models.loading import load_tokenizer
 from verl.protocol import Row, mean_metrics, plan_mini_batch
 from verl.single_controller import WorkerGroup
 from verl.trainer.batch_metrics import Timer
 from verl.trainer.checkpointing import RunCheckpoints
+from verl.trainer.guards import NonFiniteLimit
 from verl.trainer.roles import sft_workers
 from verl.trainer.run import recorded_run, run_folder
+from verl.trainer.start_checks import check_chat_template
+from verl.types import InputError
 
 
 def worker_config(config: SFTConfig) -> ActorRolloutRefConfig:
@@ -36,6 +40,12 @@ def train(config: SFTConfig) -> Path:
     """Train, then export a Hugging Face folder. Returns that folder (`<run folder>/huggingface`)."""
     data, trainer = config.data, config.trainer
     tokenizer = load_tokenizer(str(config.model.tokenizer_path or config.model.path), config.model.trust_remote_code)
+    check_chat_template(tokenizer, config.model.tokenizer_path or config.model.path, data.apply_chat_template_kwargs)
+    if tokenizer.eos_token_id is None:
+        raise InputError(
+            f"model.path={config.model.path}: its tokenizer has no end-of-sequence token to end responses with. Set"
+            " eos_token in tokenizer_config.json."
+        )
     rows = SFTDataset(data.train_files or [], tokenizer, data)
     validation = SFTDataset(data.val_files, tokenizer, data) if data.val_files else []
     seed = data.seed if data.seed is not None else trainer.seed
@@ -46,7 +56,9 @@ def train(config: SFTConfig) -> Path:
         recorded_run(config, total_steps) as run,
         sft_workers(worker_config(config), trainer, total_steps, run_folder(trainer) / "logs") as workers,
     ):
-        checkpoints = RunCheckpoints(run.folder, trainer, workers, sampler, contents=["model"])
+        identity = DataIdentity.of(fingerprint_rows(rows), data.train_files or [])
+        checkpoints = RunCheckpoints(run.folder, trainer, workers, sampler, CheckpointConfig(), identity)
+        limit = NonFiniteLimit(trainer.max_nonfinite_updates)
         step = checkpoints.resume()
         run.tracking.start_from(step)
         while step < total_steps:
@@ -58,6 +70,8 @@ def train(config: SFTConfig) -> Path:
             if validation and (step == total_steps or (trainer.test_freq > 0 and step % trainer.test_freq == 0)):
                 metrics["val/loss"] = validation_loss(workers, list(validation), limits)
             run.tracking.log(metrics | timer.metrics(), step)
+            if limit.is_touched_by(metrics):
+                limit.check(step, workers.update_results())
             checkpoints.save_if_due(step, total_steps)
         folder = run.folder / "huggingface"
         workers.export_huggingface(str(folder))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from verl.algorithms.head import Head
 from verl.algorithms.projection import score, student_log_probs
+from verl.checkpoint import Commit
 from verl.config.root import ActorRolloutRefConfig, AlgorithmConfig, TrainerConfig
 from verl.models.device import DTYPES
 from verl.models.full_weights import export_huggingface, full_head, full_weights
@@ -31,11 +32,12 @@ from verl.single_controller.dispatch import Arguments, Results, dispatch
 from verl.single_controller.group import Receiver
 from verl.single_controller.worker import Worker
 from verl.weights import buckets
+from verl.workers.checkpoint_writer import CheckpointWriter
 from verl.workers.process_group import Place, join, leave
 from verl.workers.ref import RefWorker
-from verl.workers.send_weights import WeightSender
-from verl.workers.training_state import load_training_state, save_training_state
-from verl.workers.update import Learner, Outcome, response_tokens
+from verl.workers.send_weights import Sent, WeightSender
+from verl.workers.training_state import load_training_state, num_bytes, training_state
+from verl.workers.update import Learner, Outcome, UpdateResult, response_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +66,8 @@ class ActorWorker(Worker):
         self._learner: Learner | None = None
         self._ref: RefWorker | None = None
         self._sender: WeightSender | None = None
+        self._writer: CheckpointWriter | None = None
+        self._results: list[UpdateResult] = []
 
     @property
     def learner(self) -> Learner:
@@ -71,6 +75,13 @@ class ActorWorker(Worker):
         if self._learner is None:
             raise RuntimeError("The actor has no model yet: call setup() first.")
         return self._learner
+
+    @property
+    def writer(self) -> CheckpointWriter:
+        """Of checkpoints. Made with the first one, by all ranks at once; before that nothing is being written."""
+        if self._writer is None:
+            self._writer = CheckpointWriter()
+        return self._writer
 
     @property
     def model(self) -> PolicyModel:
@@ -116,6 +127,8 @@ class ActorWorker(Worker):
 
     def close(self) -> None:
         """Leave the group; a worker that was never set up has none."""
+        if self._writer is not None:
+            self._writer.close()
         if self._learner is not None:
             leave(self._learner.place)
 
@@ -127,17 +140,17 @@ class ActorWorker(Worker):
             mini_batches: this rank's parts, the same number on every rank.
 
         Returns:
-            Metrics over all mini-batches and ranks. A mini-batch in which nothing counts, or whose gradient is not
-            finite, changes nothing; if that is true of all of them the teacher stays as it is.
+            Metrics over all mini-batches and ranks. A mini-batch in which nothing counts, or that is not finite,
+            changes nothing (see `update_results`); if that is true of all of them the teacher stays as it is.
         """
         teacher = self.learner.teacher
         with teacher.prepared() if teacher is not None else nullcontext():
-            results = [self.learner.step(batch) for batch in mini_batches]
-        parts = [metrics for _, metrics in results]
-        num_skipped = sum(outcome is Outcome.NOT_FINITE for outcome, _ in results)
+            self._results = results = [self.learner.step(batch) for batch in mini_batches]
+        parts = [result.metrics for result in results]
+        num_skipped = sum(result.outcome is Outcome.NOT_FINITE for result in results)
         parts.append({"actor/skipped_steps": (float(num_skipped), 1.0)})
         if teacher is not None:
-            if any(outcome is Outcome.DONE for outcome, _ in results):
+            if any(result.outcome is Outcome.DONE for result in results):
                 teacher.update()
             parts.append(
                 {
@@ -147,6 +160,11 @@ class ActorWorker(Worker):
                 }
             )
         return self._over_ranks(add_metrics(parts))
+
+    @dispatch()
+    def update_results(self) -> list[UpdateResult]:
+        """What became of each mini-batch of the last `update_policy`, with this rank's samples that were not finite."""
+        return self._results
 
     @dispatch(Arguments.SPLIT)
     def compute_log_probs(self, batch: MiniBatch, of: Literal["actor", "ref"]) -> dict[int, list[float]]:
@@ -201,8 +219,10 @@ class ActorWorker(Worker):
         return found
 
     @dispatch(results=Results.RANK_ZERO)
-    def publish_weights(self, version: int, receivers: Sequence[Receiver], bucket_bytes: int) -> list[str]:
-        """Send all weights to the engines, gathered one by one, in buckets; returns the digests of what was sent.
+    def publish_weights(
+        self, version: int, receiver: Receiver, bucket_bytes: int, timeout: float | None = None
+    ) -> Sent:
+        """Send all weights to engines, gathered one by one, in buckets; an engine may take `timeout` s for each.
 
         Weights travel under their Hugging Face names in the type of the forward, adapters merged, a tied head twice.
         """
@@ -210,12 +230,12 @@ class ActorWorker(Worker):
         if self.place.rank > 0:
             for _ in weights:  # gathering is a collective
                 pass
-            return []
+            return Sent([], {})
         if self._sender is None:
             self._sender = WeightSender(bucket_bytes)
-        digests = self._sender.send(buckets(weights, bucket_bytes), receivers)
-        logger.info("Weights %d sent in %d buckets.", version, len(digests))
-        return digests
+        sent = self._sender.send(buckets(weights, bucket_bytes), receiver, timeout)
+        logger.info("Weights %d sent in %d buckets.", version, len(sent.digests))
+        return sent
 
     @dispatch(results=Results.RANK_ZERO)
     def probe_log_probs(self, token_ids: Sequence[int]) -> list[float]:
@@ -237,14 +257,31 @@ class ActorWorker(Worker):
             torch.set_num_threads(num_threads)
 
     @dispatch()
-    def save_checkpoint(self, path: str) -> None:
-        """Write weights, optimizer, schedule, random state (`<path>/policy`) and the teacher (`<path>/teacher`)."""
-        save_training_state(path, self.learner, self._ref)
+    def save_checkpoint(self, path: str, commit: Commit | None = None, in_background: bool = False) -> None:
+        """Write weights, optimizer, schedule, random state (`<path>/policy`) and the teacher (`<path>/teacher`).
+
+        Args:
+            path: the folder.
+            commit: what makes a checkpoint of it when all ranks have written.
+            in_background: wait only for a copy of the state in host memory; `checkpoint_is_written` tells the rest.
+        """
+        self.writer.save(path, training_state(self.learner, self._ref), commit, in_background)
+
+    @dispatch()
+    def checkpoint_is_written(self, wait: bool = False) -> bool:
+        """Whether this rank's part of the last checkpoint is done. Raises CheckpointError if writing it failed."""
+        return self._writer is None or self._writer.is_done(wait)
+
+    @dispatch()
+    def checkpoint_bytes(self, with_export: bool = False) -> int:
+        """Bytes of this rank's part of a checkpoint, and of its part of the Hugging Face export beside it."""
+        states = training_state(self.learner, self._ref)
+        return num_bytes(states) + (num_bytes(dict(self.model.named_parameters())) if with_export else 0)
 
     @dispatch()
     def load_checkpoint(self, path: str) -> None:
         """Continue from `save_checkpoint`, whatever the number of ranks was then."""
-        load_training_state(path, self.learner, self._ref)
+        load_training_state(path, self.learner, self._ref, self.config.model.path)
 
     @dispatch()
     def export_huggingface(self, path: str) -> None:

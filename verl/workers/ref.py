@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -158,14 +159,14 @@ class RefWorker:
         dist.all_reduce(total)
         return math.sqrt(total.item())
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """Weights (the live tensors: loading fills them in place) and the number of updates."""
         weights = self._adapters or {name: value.detach() for name, value in self.model.named_parameters()}
         return {"weights": weights, "num_updates": self.num_updates}
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the numbers of a loaded `state_dict`; its tensors are already ours."""
-        self.num_updates = int(state["num_updates"])  # type: ignore[call-overload]
+        self.num_updates = int(state["num_updates"])
 
     def _shards(self) -> list[tuple[str, Tensor]]:
         return [(name, _local(value)) for name, value in (self._adapters.items() or _all_tensors(self.model))]

@@ -91,6 +91,7 @@ class RewardWorker(Worker):
         of where it is in this process's log.
         """
         begin = time.monotonic()
+        folder = os.getcwd()
         done: list[Reward] = []
         faulthandler.dump_traceback_later(self._config.timeout, file=sys.__stderr__ or sys.stderr)
         try:
@@ -98,6 +99,7 @@ class RewardWorker(Worker):
                 done.append(self._score_one(items[len(done)]))
         finally:
             faulthandler.cancel_dump_traceback_later()
+            os.chdir(folder)  # a scorer may go elsewhere; the files that this process names are from here
         return Scored(done, time.monotonic() - begin)
 
     def _score_one(self, item: ScoreItem) -> Reward:

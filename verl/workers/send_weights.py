@@ -3,20 +3,33 @@
 Buckets are announced by one thread of its own, in order, and wait there for the engines. The caller's thread meanwhile
 gathers the next one, copies it to shared memory and hashes the one on its way (copying and hashing let go of Python's
 lock). So the engine, whose loader is the slowest of all, waits for the first bucket only. An engine that does not see
-the shared memory, being on another machine, gets the bucket itself.
+the shared memory, being on another machine, gets the bucket itself. One that fails, or takes too long, is left behind:
+the others get their weights all the same.
 
     consumes: an iterator of buckets
-    produces: digests of what was sent
+    produces: digests of what was sent, and who failed to take it
     waits for: the receivers, when they have no room for another bucket; all of them before it returns
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
+from verl.single_controller.errors import WorkerError
 from verl.single_controller.group import Receiver
 from verl.weights import Bucket, SharedBucket, SharedSlots, digest
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of a set of weights."""
+
+    digests: list[str]
+    """Of all buckets, in order; fewer when every engine has failed."""
+    failures: dict[int, WorkerError]
+    """By rank of the engine: those that have not taken all buckets."""
 
 
 class WeightSender:
@@ -29,40 +42,58 @@ class WeightSender:
     def __init__(self, bucket_bytes: int) -> None:
         self._slots = SharedSlots(bucket_bytes)
 
-    def send(self, parts: Iterable[Bucket], receivers: Sequence[Receiver]) -> list[str]:
-        """Send every bucket to all receivers, which have finished the sync before; returns the digests, in order.
+    def send(self, parts: Iterable[Bucket], receiver: Receiver, timeout: float | None = None) -> Sent:
+        """Send every bucket to all engines of `receiver`, which have finished the sync before.
 
-        At most two buckets exist here at a time: one on its way, one being gathered. The first error of a receiver is
-        raised, but only when `parts` is exhausted: gathering is a collective, and the other ranks take part to the end.
+        At most two buckets exist here at a time: one on its way, one being gathered. `parts` is exhausted whatever
+        happens: gathering is a collective, and the other ranks take part to the end.
+
+        Args:
+            timeout: seconds an engine may take for one bucket.
         """
         digests: list[str] = []
+        failures: dict[int, WorkerError] = {}
         under_way: Future[set[str]] | None = None
         self._slots.release(set())
         with ThreadPoolExecutor(1, "send-weights") as sender:
             for bucket in parts:
                 if under_way is not None and under_way.done() and under_way.exception() is not None:
                     continue
+                if len(failures) == len(receiver.ranks):  # nobody is left to be sent anything
+                    continue
                 shared = self._slots.place(bucket) if SharedSlots.are_supported() else None
                 if under_way is not None:
                     if under_way.exception() is not None:  # waits
                         continue
                     self._slots.release(under_way.result() | ({shared.slot} if shared else set()))
-                under_way = sender.submit(_send, bucket, shared, receivers)
+                under_way = sender.submit(_send, bucket, shared, receiver, failures, timeout)
                 digests.append(digest(bucket))
         if under_way is not None:
             under_way.result()
-        return digests
+        return Sent(digests, failures)
 
 
-def _send(bucket: Bucket, shared: SharedBucket | None, receivers: Sequence[Receiver]) -> set[str]:
-    """Send one bucket; returns the slots of shared memory that some engine still reads."""
+def _send(
+    bucket: Bucket,
+    shared: SharedBucket | None,
+    receiver: Receiver,
+    failures: dict[int, WorkerError],
+    timeout: float | None,
+) -> set[str]:
+    """Send one bucket to those that have not failed; returns the slots that some engine still reads."""
+    left = [rank for rank in receiver.ranks if rank not in failures]
+    if not left:
+        return set()
+    if shared is None:
+        answers = receiver.send_each(bucket, left, timeout)
+    else:
+        answers = receiver.send_each(shared, left, timeout)
+        if blind := [rank for rank, answer in answers.items() if answer is None]:
+            answers |= receiver.send_each(bucket, blind, timeout)
     held: set[str] = set()
-    for receiver in receivers:
-        if shared is None:
-            receiver.send_all(bucket)
-            continue
-        answers: list[frozenset[str] | None] = receiver.send_all(shared)
-        held.update(*filter(None, answers))
-        if blind := [rank for rank, answer in enumerate(answers) if answer is None]:
-            receiver.send_all(bucket, blind)
+    for rank, answer in answers.items():
+        if isinstance(answer, WorkerError):
+            failures[rank] = answer
+        else:
+            held.update(answer or ())
     return held

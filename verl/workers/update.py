@@ -4,6 +4,9 @@ The teacher goes first, over packs of its own, and leaves nothing but hidden sta
 time than the student, who has to keep activations. FSDP's collectives must be the same on every rank, while the work is
 not: the driver has planned the same number of forwards for all, and a rank that has no row for one of them runs a
 meaningless token whose loss is zero.
+
+What is not finite (loss, gradient, log-probs or advantages that came with a row) must not move a weight: all ranks skip
+the update together, and look for the samples (`verl.workers.finite`).
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from itertools import chain
 from typing import cast
@@ -22,11 +25,12 @@ from torch.distributed.fsdp import FSDPModule
 
 from verl.algorithms.base import Algorithm, ResponseTokens
 from verl.algorithms.head import Head
-from verl.algorithms.projection import policy_loss
+from verl.algorithms.projection import policy_loss, student_log_probs
 from verl.config.actor import ActorConfig
 from verl.models.optimizer import clip_gradients, learning_rate
 from verl.models.policy_model import PolicyModel
 from verl.protocol import Metrics, MiniBatch, Row, Totals, add_metrics
+from verl.workers.finite import NonFinite, spoilt, spoilt_results, spoilt_rows
 from verl.workers.process_group import Place
 from verl.workers.ref import RefWorker
 
@@ -38,7 +42,18 @@ class Outcome(Enum):
     EMPTY = "empty"
     """Nothing in it counts: no forward, no optimizer step, no weight decay."""
     NOT_FINITE = "not finite"
-    """The norm of its gradient was not finite: no optimizer step."""
+    """Its loss, the norm of its gradient or what came with its rows was not finite: no optimizer step."""
+
+
+@dataclass(frozen=True)
+class UpdateResult:
+    """A mini-batch and what became of it."""
+
+    outcome: Outcome
+    metrics: Metrics
+    """This rank's part; of a skipped mini-batch without what its numbers spoilt."""
+    non_finite: list[NonFinite] = field(default_factory=list)
+    """This rank's samples that were not finite; none when only the gradient was."""
 
 
 @dataclass
@@ -56,17 +71,19 @@ class Learner:
     num_steps: int = 0
     """Optimizer steps done: the position of the learning-rate schedule."""
 
-    def step(self, batch: MiniBatch) -> tuple[Outcome, Metrics]:
-        """Learn one mini-batch. A collective; every rank gets the same outcome and its own part of the metrics."""
+    def step(self, batch: MiniBatch) -> UpdateResult:
+        """Learn one mini-batch. A collective; every rank gets the same outcome and its own part of the rest."""
         metrics: Metrics = {}
         if self.algorithm.needs_teacher:
             metrics["self_distillation/empty_target_batch"] = (float(batch.totals.taught.num_tokens == 0), 1.0)
         counted = batch.totals.response if self.algorithm.needs_untaught_rows else batch.totals.taught
         if counted.num_tokens == 0:
-            return Outcome.EMPTY, metrics
-        parts = [metrics, *self._accumulate(batch)]
-        outcome, step_metrics = self._apply()
-        return outcome, add_metrics([*parts, step_metrics])
+            return UpdateResult(Outcome.EMPTY, metrics)
+        parts, sign = self._accumulate(batch)
+        step_metrics = self._apply(sign)
+        if step_metrics is None:
+            return UpdateResult(Outcome.NOT_FINITE, metrics, self._find_non_finite(batch))
+        return UpdateResult(Outcome.DONE, add_metrics([metrics, *parts, step_metrics]))
 
     @contextmanager
     def gathered(self) -> Iterator[PolicyModel]:
@@ -79,10 +96,11 @@ class Learner:
         """Whether gathered weights and whole gradients are given up after every use."""
         return self.actor.fsdp_config.reshard_after_forward
 
-    def _accumulate(self, batch: MiniBatch) -> list[Metrics]:
-        """The teacher's forwards, then forward and backward of every micro-batch."""
+    def _accumulate(self, batch: MiniBatch) -> tuple[list[Metrics], Tensor]:
+        """The teacher's forwards, then forward and backward of every micro-batch; with the sign of `spoilt`."""
         own = self.teacher.states(batch.teacher_packs) if self.teacher else {}
         metrics: list[Metrics] = []
+        sign = torch.zeros((), device=self.place.device)
         with self.gathered():
             live = self.teacher.live_states(batch.teacher_packs) if self.teacher else {}
             for number, rows in enumerate(batch.micro_batches, 1):
@@ -90,11 +108,15 @@ class Learner:
                 sharded = cast(FSDPModule, self.model)
                 sharded.set_requires_gradient_sync(is_reduced)
                 sharded.set_is_last_backward(is_reduced)
-                metrics.append(self._backward(rows, own, live, batch.totals))
-        return metrics
+                part, part_sign = self._backward(rows, own, live, batch.totals)
+                metrics.append(part)
+                sign += part_sign
+        return metrics, sign
 
-    def _backward(self, rows: list[Row], own: dict[int, Tensor], live: dict[int, Tensor], totals: Totals) -> Metrics:
-        """Forward and backward of one micro-batch."""
+    def _backward(
+        self, rows: list[Row], own: dict[int, Tensor], live: dict[int, Tensor], totals: Totals
+    ) -> tuple[Metrics, Tensor]:
+        """Forward and backward of one micro-batch; with the sign of `spoilt`."""
         tokens = response_tokens(rows, self.place.device)
 
         def loss_fn(hidden: Tensor, head: Head) -> tuple[Tensor, Metrics]:
@@ -104,12 +126,15 @@ class Learner:
         loss, metrics = self.model(self.place.pack(rows), loss_fn)
         # FSDP averages gradients over ranks; the loss is a sum over ranks.
         (loss * self.place.world_size).backward()
-        return metrics
+        return metrics, spoilt(loss, tokens)
 
-    def _apply(self) -> tuple[Outcome, Metrics]:
-        """Clip and step, unless the gradient is not finite; all ranks see the same norm and decide alike."""
+    def _apply(self, sign: Tensor) -> Metrics | None:
+        """Clip and step; None, and no step, if anything was not finite: all ranks see the same norm and decide alike.
+
+        `sign` is this rank's 0, or nan if its loss or rows were not finite.
+        """
         parameters: list[nn.Parameter] = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = clip_gradients(parameters, self.actor.grad_clip)
+        norm = clip_gradients(parameters, self.actor.grad_clip, sign)
         rate = learning_rate(self.actor.optim, self.num_steps, self.total_steps)
         is_finite = math.isfinite(norm)
         if is_finite:
@@ -118,9 +143,28 @@ class Learner:
             self.optimizer.step()
             self.num_steps += 1
         self.optimizer.zero_grad(set_to_none=True)
-        if not is_finite:
-            return Outcome.NOT_FINITE, {}
-        return Outcome.DONE, {"actor/lr": (rate, 1.0), "actor/grad_norm": (norm, 1.0)}
+        return {"actor/lr": (rate, 1.0), "actor/grad_norm": (norm, 1.0)} if is_finite else None
+
+    def _find_non_finite(self, batch: MiniBatch) -> list[NonFinite]:
+        """This rank's samples behind a skipped update: what was given, and what forwards make of it. A collective."""
+
+        def log_probs(rows: Sequence[Row]) -> Tensor:
+            ids = response_tokens(rows, self.place.device).ids
+            return model.evaluate(
+                self.place.pack(rows), lambda hidden, head: student_log_probs(hidden, head, ids, self.temperature)
+            )
+
+        found = [finding for rows in batch.micro_batches for finding in spoilt_rows(rows)]
+        with self.gathered() as model:
+            found += spoilt_results(batch.micro_batches, log_probs, "the student's log-probs")
+        if (teacher := self.teacher) is not None:
+            with teacher.evaluating() as model:
+                found += spoilt_results(
+                    batch.teacher_packs,
+                    lambda rows: model.evaluate(self.place.pack(rows, for_teacher=True), lambda hidden, _: hidden),
+                    "the teacher's hidden states",
+                )
+        return found
 
 
 def response_tokens(rows: Sequence[Row], device: torch.device) -> ResponseTokens:

@@ -1,0 +1,56 @@
+"""A replay ends as the run that was recorded: same metrics of the update, same weights, bit for bit; without engines.
+
+The recorded run is killed and resumed on the way, so the recording is also that of an uninterrupted one.
+"""
+
+import json
+
+import pytest
+from safetensors.numpy import load_file
+from whole_runs import read_metrics
+
+from verl.trainer.record import read_step, recorded_steps
+
+SETTINGS = (
+    "actor_rollout_ref.rollout.name=hf",
+    "trainer.total_training_steps=4",
+    "trainer.save_freq=1",
+    "trainer.deterministic=true",
+    "actor_rollout_ref.actor.self_distillation.teacher_update_rate=0.05",
+    "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]",
+)
+NOT_REPLAYED = ("timing_s/", "timing_per_token_ms/", "perf/", "rollout/", "val-")
+
+
+def replayed(lines):
+    """What a replay has to repeat, of the steps."""
+    return [
+        {name: value for name, value in line.items() if not name.startswith(NOT_REPLAYED)}
+        for line in lines
+        if line["step"] > 0
+    ]
+
+
+@pytest.mark.slow
+def test_replay_equals_the_recorded_run(quickstart, tmp_path):
+    whole, killed, replay = tmp_path / "whole", tmp_path / "killed", tmp_path / "replay"
+    quickstart.run(whole, *SETTINGS, f"trainer.record={tmp_path}/recording")
+    quickstart.kill_after_step(2, killed, *SETTINGS, f"trainer.record={tmp_path}/resumed")
+    quickstart.run(killed, *SETTINGS, f"trainer.record={tmp_path}/resumed")
+    steps, others = (recorded_steps(tmp_path / name) for name in ("recording", "resumed"))
+    assert list(steps) == list(others) == [1, 2, 3, 4]
+    assert all(read_step(steps[number], number) == read_step(others[number], number) for number in steps)
+
+    quickstart.run(replay, *SETTINGS, f"trainer.replay={tmp_path}/resumed")
+    found, expected = replayed(read_metrics(replay)), replayed(read_metrics(whole))
+    assert found == expected
+    names = found[-1].keys()
+    assert {"actor/pg_loss", "actor/grad_norm", "actor/entropy", "self_distillation/teacher_distance"} <= names
+    assert {"response/repeated_ngram_ratio", "training/rollout_log_prob_gap", "critic/score/mean"} <= names
+    weights, others = (
+        load_file(folder / "global_step_4/actor/huggingface/model.safetensors") for folder in (replay, whole)
+    )
+    assert weights.keys() == others.keys()
+    assert all((weights[name] == others[name]).all() for name in others)
+    assert sorted(path.name for path in (replay / "logs").iterdir()) == ["actor-0.log", "actor-1.log"]
+    assert json.loads((replay / "status.json").read_text())["status"] == "finished"
