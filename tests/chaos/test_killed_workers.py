@@ -13,7 +13,12 @@ from report import note
 pytestmark = pytest.mark.slow
 
 HF = ("actor_rollout_ref.rollout.name=hf", "trainer.n_gpus_per_node=2", "trainer.total_training_steps=3")
-VLLM = ("actor_rollout_ref.rollout.name=vllm", "trainer.n_gpus_per_node=1", "trainer.total_training_steps=3")
+VLLM = (
+    "actor_rollout_ref.rollout.name=vllm",
+    "actor_rollout_ref.rollout.max_num_seqs=4",  # most are still unwritten when the first response is there
+    "trainer.n_gpus_per_node=1",
+    "trainer.total_training_steps=3",
+)
 ONE_RESTART = "trainer.max_restarts=1"
 SECONDS = 30
 """Until a stopped worker counts as hanging: far more than any call of these runs takes."""
@@ -87,6 +92,8 @@ def test_engine_is_replaced(phase, make_run, reference):
     ended = run.start(ENGINE[phase])
     assert ended.code == 0, ended.output
     assert run.metrics()[-1]["rollout/engine_restarts"] == 1
+    if phase in ("generating", "validating"):
+        assert max(line["rollout/reissued_requests"] for line in run.metrics()) > 0
     assert_same(run, reference(VLLM))
     note(f"vLLM engine: {phase}", "goes on with a new engine", run.seconds_to_recover())
 
