@@ -15,10 +15,12 @@ from verl.config.root import AlgorithmConfig
 from verl.registry import ADVANTAGES
 from verl.self_distillation.reprompt import write_reprompts
 from verl.trainer.compose import compose
-from verl.trainer.rl_trainer import Batch, RLTrainer
+from verl.trainer.rl_trainer import RLTrainer
 from verl.trainer.roles import local_roles
 from verl.trainer.run_data import load_run_data
+from verl.trainer.sampling import Batch
 from verl.trainer.schedule import OnPolicy
+from verl.trainer.writing import Writing
 from verl.types import InputError, Reward, Rollout, Sample
 
 DISTILLATION = "self_distillation/"
@@ -166,7 +168,7 @@ def started(tmp_path_factory):
     (run,) = compose(PPOConfig, "ppo_trainer", overrides, lambda config: [])
     data = load_run_data(run.config)
     with local_roles(run.config, 100) as roles:
-        RLTrainer(run.config, data, roles).publisher.publish(0)
+        Writing(run.config, data, roles, 0).publish(0)
         yield run.config, data, roles
 
 
@@ -178,7 +180,8 @@ def make_trainer(started, case):
     actor = config.actor_rollout_ref.actor
     settings = replace(actor.self_distillation, **case.settings)
     roles_config = replace(config.actor_rollout_ref, actor=replace(actor, self_distillation=settings))
-    return RLTrainer(replace(config, actor_rollout_ref=roles_config), data, roles)
+    config = replace(config, actor_rollout_ref=roles_config)
+    return RLTrainer(config, data, roles, Writing(config, data, roles, 0))
 
 
 def write_batch(trainer, case, number):

@@ -1,4 +1,4 @@
-"""A killed driver leaves nothing behind."""
+"""A killed driver leaves nothing behind, and one whose Ray hangs can leave."""
 
 import os
 import signal
@@ -30,3 +30,10 @@ def test_sigkill_of_the_driver_takes_ray_and_all_workers_with_it():
     while left := processes_with(mark):
         assert time.monotonic() < deadline, left
         time.sleep(0.2)
+
+
+def test_a_driver_leaves_a_ray_that_hangs():
+    command = [sys.executable, str(HERE / "stop_raylet.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout.endswith("left\n"), done.stderr
+    assert "Ray did not end within 3 s: its processes are killed." in done.stderr

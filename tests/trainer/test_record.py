@@ -94,7 +94,7 @@ def test_a_recording_says_what_it_is_of_and_holds_no_secret(run, tmp_path, monke
     config, data = run(f"trainer.record={tmp_path}/rec", "vars.note=hf_planted")
     Recorder.begin(config, data, 0)
     record = json.loads((tmp_path / "rec/recording.json").read_text())
-    assert record["vocab_size"] == len(data.tokenizer) and record["data"] == data.fingerprint
+    assert record["vocab_size"] == len(data.tokenizer) and record["data"] == data.identity.fingerprint
     assert record["config"]["vars"]["note"] == "***" and record["config"]["data"]["train_batch_size"] == 4
 
 
@@ -135,7 +135,8 @@ def test_another_tokenizer_is_refused(run, recorded, tmp_path):
     other = shutil.copytree(MODEL, tmp_path / "other")
     path = other / "tokenizer.json"
     tokenizer = json.loads(path.read_text())
-    tokenizer["model"]["vocab"]["<|another one|>"] = len(tokenizer["model"]["vocab"])
+    name, number = tokenizer["model"]["vocab"].popitem()
+    tokenizer["model"]["vocab"][f"another {name}"] = number
     path.write_text(json.dumps(tokenizer))
     assert "with another tokenizer" in refused(run, recorded, f"actor_rollout_ref.model.path={other}")
 

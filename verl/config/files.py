@@ -92,7 +92,7 @@ def unwritable_folders(trainer: TrainerConfig) -> list[str]:
     """Folders that the run writes to and cannot: nothing is made here, the nearest one that exists is asked."""
     run_folder = trainer.default_local_dir or "checkpoints"
     folders = {"default_local_dir": run_folder, "rollout_data_dir": trainer.rollout_data_dir}
-    folders["validation_data_dir"] = trainer.validation_data_dir
+    folders |= {"validation_data_dir": trainer.validation_data_dir, "record": trainer.record}
     problems = {f"trainer.{key}={folder}": folder and _not_writable(folder) for key, folder in folders.items()}
     return [f"{key}: {problem}" for key, problem in problems.items() if problem]
 

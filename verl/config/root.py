@@ -10,6 +10,7 @@ from verl.config.data import DataConfig, template_kwargs_problems
 from verl.config.node import Fraction, Node, NonNegative, Positive, Range
 from verl.config.rollout import RolloutConfig
 from verl.config.sandbox import SandboxConfig
+from verl.config.survival import Seconds, TimeoutConfig
 from verl.registry import ADVANTAGES, TRACKERS
 
 
@@ -163,6 +164,15 @@ class TrainerConfig(Node):
     """Write what each step saw (prompts, responses, rewards, teacher prompts) to this folder: step_N.parquet."""
     replay: str | None = None
     """Train on such a recording, or on a dump of a step, without engines and reward workers."""
+    max_restarts: Annotated[int, Range(low=0)] = 0
+    """When a worker dies or hangs, or a machine is lost: start all roles again and go on from the newest checkpoint,
+    so many times at most. 0: the run ends with the message. Decisions to stop (wrong weights in an engine, too many
+    failing scorers, numbers that are not finite) and mistakes in the configuration end it in any case."""
+    timeout: TimeoutConfig = field(default_factory=TimeoutConfig)
+    watchdog_seconds: Seconds | None = 1800.0
+    """When nothing has moved for so long (no result, no response, no new phase), say where every rank stands, in the
+    log and in <run folder>/logs/stall-<n>.txt; after the same time again, end the run, or restart it (`max_restarts`).
+    Longer than the longest honest call of a worker; null: never."""
     dry_run: bool = False
     """Print the resolved plan and end; nothing is started."""
 

@@ -4,18 +4,21 @@ The names here do not import Ray; `ray_group`, `resources` and `runtime` do.
 """
 
 from verl.single_controller.dispatch import Arguments, Results, dispatch
-from verl.single_controller.errors import WorkerDied, WorkerError, WorkerLate
-from verl.single_controller.group import Pending, Receiver, Stream, WorkerGroup
+from verl.single_controller.errors import DeadlineExceeded, WorkerDied, WorkerError, WorkerLate
+from verl.single_controller.group import Deadline, Pending, Receiver, Standing, Stream, WorkerGroup
 from verl.single_controller.local import LocalWorkerGroup
 from verl.single_controller.worker import RankInfo, Worker
 
 __all__ = [
     "Arguments",
+    "Deadline",
+    "DeadlineExceeded",
     "LocalWorkerGroup",
     "Pending",
     "RankInfo",
     "Receiver",
     "Results",
+    "Standing",
     "Stream",
     "Worker",
     "WorkerDied",

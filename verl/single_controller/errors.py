@@ -44,6 +44,10 @@ class WorkerLate(WorkerError):
     """A worker did not answer in time. It may hang, or may only be slow; nobody waits for it any more."""
 
 
+class DeadlineExceeded(WorkerLate):
+    """A call of a whole group was not done in time. `details` tells where each rank that is awaited stands."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """An exception in words."""

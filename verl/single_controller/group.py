@@ -19,10 +19,35 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from verl.single_controller.dispatch import Call, Results, Rule, calls_for_ranks, rule_of
 from verl.single_controller.errors import WorkerError
+from verl.single_controller.processes import Report
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """How long a call may take."""
+
+    seconds: float
+    """From the moment it was begun."""
+    key: str
+    """The configuration key that says so, for the message."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where one rank is, asked from outside, whatever it is doing."""
+
+    rank: int
+    host: str
+    pid: int
+    report: Report
+
+    def __str__(self) -> str:
+        return f"rank {self.rank}, process {self.pid} on {self.host}: {self.report.text}"
 
 
 class Pending(Protocol):
@@ -33,8 +58,16 @@ class Pending(Protocol):
         """Whether `result` would not wait."""
         ...
 
-    def result(self) -> Any:
-        """Wait for it and give what the direct call would have given. Raises WorkerError, and the group has ended."""
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for it and give what the direct call would have given.
+
+        Args:
+            timeout: seconds from now; None: the group's deadline for this method, if it has one.
+
+        Raises:
+            WorkerError: a worker failed, and the group has ended.
+            DeadlineExceeded: a WorkerError too: a worker did not return in time. It tells where each of them hangs.
+        """
         ...
 
     def outcome(self) -> Any | WorkerError:
@@ -92,7 +125,11 @@ class WorkerGroup(ABC):
         self.worker_cls = worker_cls
         self.role = role
         self.world_size = num_ranks
-        self._failure: WorkerError | None = None
+        self.deadlines: Mapping[str, Deadline] = {}
+        """By method, for those that are awaited as a whole (no streams); `ready` is the construction."""
+        self.num_arrived = 0
+        """Results and items that have come from the workers so far: who watches a run sees it move."""
+        self._failure: Exception | None = None
         self._is_shut_down = False
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
@@ -155,6 +192,22 @@ class WorkerGroup(ABC):
 
         At most `timeout` seconds; nothing to wait for is no wait.
         """
+
+    @abstractmethod
+    def standing(self) -> list[Standing]:
+        """Where every rank is at this moment; takes some seconds. Any thread may ask."""
+
+    @abstractmethod
+    def resident_bytes(self) -> list[int]:
+        """Memory of each worker's process that runs on this machine."""
+
+    @abstractmethod
+    def abort(self, error: Exception) -> None:
+        """End all workers in the middle of what they do: whoever waits for them gets `error`. Any thread may call."""
+
+    @abstractmethod
+    def begin_shutdown(self) -> None:
+        """Begin to close the workers, so that those of several groups close at the same time."""
 
     @abstractmethod
     def shutdown(self) -> None:

@@ -1,12 +1,13 @@
 """A worker group in the driver's own process: the contract of `WorkerGroup` without Ray, for tests and debuggers.
 
 Ranks run one after the other, so a group of several ranks cannot use collectives. Calls run when they are started, and
-streams when they are read. The worker's exception is chained to the WorkerError, so a post-mortem debugger reaches the
-real frame.
+streams when they are read, so there are no deadlines. The worker's exception is chained to the WorkerError, so a
+post-mortem debugger reaches the real frame.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from typing import Any
 
 from verl.single_controller.dispatch import Call
 from verl.single_controller.errors import Failure, WorkerError
-from verl.single_controller.group import Pending, Receiver, Stream, WorkerGroup
+from verl.single_controller.group import Pending, Receiver, Standing, Stream, WorkerGroup
+from verl.single_controller.processes import Report, own_stacks
 from verl.single_controller.worker import RankInfo, Worker, make_worker
 
 
@@ -30,7 +32,7 @@ class _Done:
     def is_done(self) -> bool:
         return True
 
-    def result(self) -> Any:
+    def result(self, timeout: float | None = None) -> Any:
         if isinstance(self.value, WorkerError):
             raise self.group._end(self.value)
         return self.value
@@ -111,6 +113,21 @@ class LocalWorkerGroup(WorkerGroup):
 
     def wait_any(self, waited: Sequence[Pending | Stream], timeout: float | None = None) -> None:
         """Nothing to wait for: a local call is done when it was started, and a stream makes its items when asked."""
+
+    def standing(self) -> list[Standing]:
+        report = Report(f"in the driver's process\n{own_stacks()}", can_answer=True)
+        return [Standing(rank, socket.gethostname(), os.getpid(), report) for rank in range(self.world_size)]
+
+    def resident_bytes(self) -> list[int]:
+        """Nothing of its own: the driver's memory is theirs."""
+        return []
+
+    def abort(self, error: Exception) -> None:
+        """The group takes no more calls; one that hangs cannot be ended in process."""
+        self._failure = error
+
+    def begin_shutdown(self) -> None:
+        """Nothing: in one process they close one after the other."""
 
     def shutdown(self) -> None:
         if not self._is_shut_down:

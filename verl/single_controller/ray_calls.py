@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,32 +11,39 @@ import ray
 from ray import ObjectRef
 
 from verl.single_controller.errors import WorkerError, WorkerLate
-from verl.single_controller.ray_team import Team, is_ready
+from verl.single_controller.ray_team import Due, Team, is_ready
 
 
 @dataclass
 class RayPending:
     """A call of some ranks."""
 
-    gather: Callable[[Mapping[ObjectRef, int]], list[Any]]
+    method: str
+    gather: Callable[[Mapping[ObjectRef, int], Due | None], list[Any]]
     """The group's: a failure ends it."""
     team: Team
     """As it was when the call began."""
     refs: dict[ObjectRef, int]
     collect: Callable[[list[Any]], Any]
+    due: Due | None
+    """The group's deadline for it."""
+    on_outcome: Callable[[], None]
 
     @property
     def is_done(self) -> bool:
         return not ray.wait(list(self.refs), num_returns=len(self.refs), timeout=0)[1]
 
-    def result(self) -> Any:
-        return self.collect(self.gather(self.refs))
+    def result(self, timeout: float | None = None) -> Any:
+        due = self.due if timeout is None else Due(self.method, time.monotonic(), timeout)
+        return self.collect(self.gather(self.refs, due))
 
     def outcome(self) -> Any | WorkerError:
         try:
-            return self.collect(self.team.gather(self.refs))
+            outcome = self.collect(self.team.gather(self.refs, self.due))
         except WorkerError as error:
-            return error
+            outcome = error
+        self.on_outcome()
+        return outcome
 
 
 @dataclass(eq=False)
@@ -47,6 +55,7 @@ class RayStream:
     rank: int
     items: Any
     """Ray's generator of references."""
+    on_item: Callable[[], None]
     is_done: bool = False
     failure: WorkerError | None = None
 
@@ -66,6 +75,7 @@ class RayStream:
                 self.is_done, self.failure = True, item
             else:
                 taken.append(item)
+                self.on_item()
         return taken
 
 

@@ -7,6 +7,7 @@ collective for ever. Then all are killed, and the error of the rank that caused 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -16,10 +17,10 @@ from ray import ObjectRef, cloudpickle
 
 from verl.single_controller.dispatch import Call
 from verl.single_controller.errors import WorkerError
-from verl.single_controller.group import Pending, Receiver, Stream, WorkerGroup
+from verl.single_controller.group import Deadline, Pending, Receiver, Standing, Stream, WorkerGroup
 from verl.single_controller.ray_calls import RayPending, RayReceiver, RayStream
 from verl.single_controller.ray_host import WorkerHost
-from verl.single_controller.ray_team import Team, arrived
+from verl.single_controller.ray_team import Due, Team, arrived
 from verl.single_controller.resources import PROCESS_CPUS, ResourcePool
 from verl.single_controller.worker import Worker
 
@@ -39,6 +40,7 @@ class RayWorkerGroup(WorkerGroup):
         slots_per_rank: GPUs of one rank (1 on a machine without GPU).
         env: environment variables of the workers' processes.
         log_dir: folder for `<role>-<rank>.log`; None leaves the output in Ray's session folder.
+        deadlines: how long a call may take, by method.
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class RayWorkerGroup(WorkerGroup):
         slots_per_rank: int = 1,
         env: Mapping[str, str] | None = None,
         log_dir: Path | None = None,
+        deadlines: Mapping[str, Deadline] | None = None,
     ) -> None:
         super().__init__(role, worker_cls, num_ranks)
+        self.deadlines = deadlines or {}
         if pool:
             pool.check_ranks(role, num_ranks, slots_per_rank)
         self._pool, self._slots_per_rank, self._env, self._log_dir = pool, slots_per_rank, env, log_dir
@@ -61,11 +65,14 @@ class RayWorkerGroup(WorkerGroup):
         self._team = Team(role, hosts, tuple(host.home.remote() for host in hosts))
         self._meeting_point = hosts[0].meeting_point.remote()
         self._recipe = ray.put(cloudpickle.dumps((worker_cls, args, kwargs or {})))  # pyright: ignore[reportPrivateImportUsage]
+        self._begin = time.monotonic()
+        self._closing: dict[Any, int] | None = {}
+        """Calls of `close`; None: they are over."""
         self._created: dict[int, ObjectRef] = {rank: self._create(rank) for rank in range(num_ranks)}
 
     def ready(self) -> None:
         self._check_usable()
-        self._gather({ref: rank for rank, ref in self._created.items()})
+        self._gather({ref: rank for rank, ref in self._created.items()}, self._due("ready", self._begin))
 
     def receiver(self, method: str, ranks: Sequence[int] | None = None) -> Receiver:
         self._check_usable()
@@ -78,23 +85,40 @@ class RayWorkerGroup(WorkerGroup):
 
     def replace(self, rank: int) -> Pending:
         self._check_usable()
-        self._team.end(rank)
+        self._team.kill([rank])
         self._team = self._team.with_host(rank, self._start_host(rank))
         self._created[rank] = self._create(rank)
-        return RayPending(self._gather, self._team, {self._created[rank]: rank}, lambda results: results[0])
+        return self._pending("replace", {self._created[rank]: rank}, lambda results: results[0])
 
     def wait_any(self, waited: Sequence[Pending | Stream], timeout: float | None = None) -> None:
         refs = [ref for each in waited for ref in cast(RayPending | RayStream, each).refs]
         if refs:
             ray.wait(refs, num_returns=1, timeout=timeout)
 
-    def shutdown(self) -> None:
+    def standing(self) -> list[Standing]:
+        return self._team.standing()
+
+    def resident_bytes(self) -> list[int]:
+        return self._team.resident_bytes()
+
+    def abort(self, error: Exception) -> None:
+        self._failure = self._failure or error
+        self._team.kill()
+
+    def begin_shutdown(self) -> None:
         if self._is_shut_down:
             return
         self._is_shut_down = True
         if not self._failure:
-            closing: list[Any] = [host.call.remote("close") for host in self._team.hosts]
-            ray.wait(closing, num_returns=len(closing), timeout=CLOSE_TIMEOUT)
+            self._closing = {host.call.remote("close"): rank for rank, host in enumerate(self._team.hosts)}
+
+    def shutdown(self) -> None:
+        self.begin_shutdown()
+        if self._closing is None:
+            return
+        if self._closing:
+            ray.wait(list(self._closing), num_returns=len(self._closing), timeout=CLOSE_TIMEOUT)
+        self._closing = None
         self._team.kill()
 
     def _start_host(self, rank: int) -> Any:
@@ -116,12 +140,12 @@ class RayWorkerGroup(WorkerGroup):
         refs: dict[Any, int] = {
             self._team.hosts[rank].call.remote(method, *args, **kwargs): rank for rank, (args, kwargs) in calls.items()
         }
-        return RayPending(self._gather, self._team, refs, collect)
+        return self._pending(method, refs, collect)
 
     def _launch_stream(self, rank: int, method: str, call: Call) -> Stream:
         (args, kwargs), host = call, cast(Any, self._team.hosts[rank])
         items = host.stream.options(num_returns="streaming").remote(method, *args, **kwargs)
-        return RayStream(self._team, rank, items)
+        return RayStream(self._team, rank, items, self._count)
 
     def _stream(self, method: str, calls: Sequence[Call], wanted: range) -> Iterator[Any]:
         streams: dict[Any, int] = {
@@ -144,13 +168,26 @@ class RayWorkerGroup(WorkerGroup):
                 if rank in wanted:
                     yield item
 
-    def _gather(self, refs: Mapping[ObjectRef, int]) -> list[Any]:
+    def _gather(self, refs: Mapping[ObjectRef, int], due: Due | None = None) -> list[Any]:
         """Results in rank order; a failure ends the group."""
         if self._failure:
             raise self._failure
         try:
-            return self._team.gather(refs)
+            results = self._team.gather(refs, due)
         except WorkerError as error:
-            self._failure = error
-            self._team.kill()
-            raise
+            self.abort(error)
+            raise self._failure or error from None  # what it was aborted with, if that is why a worker died
+        self._count()
+        return results
+
+    def _count(self) -> None:
+        self.num_arrived += 1
+
+    def _due(self, method: str, begin: float) -> Due | None:
+        """When a call must be done that was begun then."""
+        deadline = self.deadlines.get(method)
+        return Due(method, begin, deadline.seconds, deadline.key) if deadline else None
+
+    def _pending(self, method: str, refs: dict[ObjectRef, int], collect: Callable[[list[Any]], Any]) -> RayPending:
+        due = self._due(method, time.monotonic())
+        return RayPending(method, self._gather, self._team, refs, collect, due, self._count)

@@ -19,6 +19,7 @@ import ray
 from ray import cloudpickle
 
 from verl.single_controller.errors import Failure
+from verl.single_controller.processes import ProcessId, answer_with_stacks, this_process
 from verl.single_controller.worker import RankInfo, Worker, make_worker
 
 
@@ -27,8 +28,10 @@ class Home:
     """Where a worker lives, for messages about it."""
 
     host: str
-    pid: int
+    process: ProcessId
     log: str
+    node: str = ""
+    """Ray's name of the machine; two nodes may share a machine in tests."""
 
 
 class WorkerHost:
@@ -46,9 +49,11 @@ class WorkerHost:
             os.environ["CUDA_VISIBLE_DEVICES"] = devices
         if log_path:
             _redirect_output(Path(log_path))
+        answer_with_stacks()
 
     def home(self) -> Home:
-        return Home(socket.gethostname(), os.getpid(), os.readlink("/proc/self/fd/2"))
+        node = ray.get_runtime_context().get_node_id()
+        return Home(socket.gethostname(), this_process(), os.readlink("/proc/self/fd/2"), node)
 
     def meeting_point(self) -> tuple[str, int]:
         """Address and free port for the group's collectives; asked of rank 0."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-from collections.abc import Mapping
-from contextlib import suppress
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +13,32 @@ from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 
-from verl.single_controller.errors import Failure, WorkerDied, WorkerError
-from verl.single_controller.ray_host import Home, WorkerHost
+from verl.single_controller.errors import DeadlineExceeded, Failure, WorkerDied, WorkerError, WorkerLate
+from verl.single_controller.group import Standing
+from verl.single_controller.processes import ProcessId, end, resident_bytes
+from verl.single_controller.ray_host import Home
+from verl.single_controller.ray_nodes import describe_all, is_here
 
 GRACE = 1.0
 """Seconds that other ranks get to fail too after the first exception: a peer's death shows up as a lost connection."""
 LOG_LINES = 20
 """Lines of a dead worker's log in the message."""
+
+
+@dataclass(frozen=True)
+class Due:
+    """When a call has to be done."""
+
+    method: str
+    begin: float
+    """On the monotonic clock."""
+    seconds: float
+    key: str = ""
+    """Of the configuration."""
+
+    def seconds_left(self) -> float:
+        """Never below 0: what has arrived by now is still taken."""
+        return max(0.0, self.begin + self.seconds - time.monotonic())
 
 
 @dataclass(frozen=True)
@@ -34,12 +50,15 @@ class Team:
     homes: tuple[ObjectRef, ...]
     """What each host says of itself, asked at the start: a dead one cannot be asked."""
 
-    def gather(self, refs: Mapping[ObjectRef, int]) -> list[Any]:
-        """Wait for all; results in rank order. Raises the WorkerError of the rank that fails first."""
+    def gather(self, refs: Mapping[ObjectRef, int], due: Due | None = None) -> list[Any]:
+        """Wait for all; results in rank order. Raises the WorkerError of the rank that fails first, or is late."""
         waiting = dict(refs)
         results: dict[int, Any] = {}
         while waiting:
-            for ref in arrived(waiting):
+            refs_here = arrived(waiting, due.seconds_left() if due else None)
+            if not refs_here and due:
+                raise self._too_late(sorted(waiting.values()), due)
+            for ref in refs_here:
                 rank = waiting.pop(ref)
                 results[rank] = self.outcome(rank, ref)
                 if isinstance(results[rank], WorkerError):
@@ -53,21 +72,65 @@ class Team:
         return Team(self.role, tuple(hosts), tuple(homes))
 
     def blame(self, rank: int, cause: str, kind: type[WorkerError]) -> WorkerError:
-        """An error about a rank that did not report it itself, with the end of its log."""
+        """An error about a rank that did not report it itself: the end of its log, and its stacks if it is late."""
         home = self._home(rank)
-        return kind(self.role, rank, home.host, cause, _log_of(home))
+        where = [f"{self.role} {each}" for each in self.standing([rank])] if issubclass(kind, WorkerLate) else []
+        return kind(self.role, rank, home.host, cause, "\n".join([_log_of(home), *where]))
 
-    def end(self, rank: int) -> None:
-        """End one process, whatever it is doing. Ray asks it to end itself, which a stopped one (SIGSTOP) cannot."""
-        ray.kill(self.hosts[rank])
-        home = self._home(rank)
-        if home.host == socket.gethostname() and _is_ours(home.pid):
-            with suppress(ProcessLookupError):
-                os.kill(home.pid, signal.SIGKILL)
+    def kill(self, ranks: Sequence[int] | None = None) -> None:
+        """End all processes, or those of some ranks.
 
-    def kill(self) -> None:
-        for host in self.hosts:
-            ray.kill(host)
+        Ray asks a process to end itself, which one that is stopped does not hear; those on this machine are killed.
+        """
+        chosen = range(len(self.hosts)) if ranks is None else ranks
+        for rank, home in self._known_homes().items():
+            if rank in chosen and is_here(home):
+                end(home.process)
+        for rank in chosen:
+            ray.kill(self.hosts[rank])
+
+    def standing(self, ranks: Sequence[int] | None = None) -> list[Standing]:
+        """Where ranks are, or all of them; also on other machines."""
+        homes = self._known_homes()
+        chosen = [rank for rank in (range(len(self.hosts)) if ranks is None else ranks) if rank in homes]
+        reports = describe_all([homes[rank] for rank in chosen])
+        return [
+            Standing(rank, homes[rank].host, homes[rank].process.pid, report)
+            for rank, report in zip(chosen, reports, strict=True)
+        ]
+
+    def resident_bytes(self) -> list[int]:
+        return [resident_bytes(home.process) for home in self._known_homes().values() if is_here(home)]
+
+    def _known_homes(self) -> dict[int, Home]:
+        """By rank, of those whose process has come up."""
+        ranks = {home: rank for rank, home in enumerate(self.homes)}
+        known: dict[int, Home] = {}
+        for ref in ray.wait(list(ranks), num_returns=len(ranks), timeout=0)[0]:
+            try:
+                known[ranks[ref]] = ray.get(ref)
+            except RayError:  # it died before it could say
+                continue
+        return dict(sorted(known.items()))
+
+    def _too_late(self, ranks: list[int], due: Due) -> DeadlineExceeded:
+        standing = self.standing(ranks)
+        silent = (each for each in standing if not each.report.can_answer)
+        first = next(silent, standing[0] if standing else None)
+        cause = (
+            f"DeadlineExceeded: {due.method} gave no result within {due.seconds:g} s{due.key and f' ({due.key})'}."
+            f" Still awaited: rank(s) {', '.join(map(str, ranks))} of {len(self.hosts)}"
+        )
+        details = "\n".join(f"{self.role} {each}" for each in standing) or "Their processes have not come up."
+        rank, host = (first.rank, first.host) if first else (ranks[0], "an unknown host")
+        return DeadlineExceeded(self.role, rank, host, cause, details)
+
+    def _how(self, home: Home) -> str:
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        if home.node and home.node not in alive:
+            lost = [str(rank) for rank, each in self._known_homes().items() if each.node == home.node]
+            return f"its node was lost (Ray's {home.node[:12]}), and {self.role} rank(s) {', '.join(lost)} with it"
+        return f"process {home.process.pid} died (a signal, the out-of-memory killer, or a crash of native code)"
 
     def _root_cause(self, error: WorkerError, waiting: Mapping[ObjectRef, int]) -> WorkerError:
         """A death among the other ranks, if there is one: exceptions about lost connections follow from it."""
@@ -91,31 +154,24 @@ class Team:
         try:
             return ray.get(self.homes[rank], timeout=5)
         except RayError:
-            return Home("an unknown host", 0, "")
+            return Home("an unknown host", ProcessId(0, 0), "")
 
     def _death(self, rank: int, error: RayActorError) -> WorkerDied:
         home = self._home(rank)
-        cause = f"WorkerDied: process {home.pid} died (a signal, the out-of-memory killer, or a crash of native code)"
-        return WorkerDied(self.role, rank, home.host, cause, f"{_log_of(home)}\nRay says: {error}")
+        return WorkerDied(
+            self.role, rank, home.host, f"WorkerDied: {self._how(home)}", f"{_log_of(home)}\nRay says: {error}"
+        )
 
 
-def arrived(waitables: Mapping[Any, int]) -> list[Any]:
-    """Wait for one; return all that have arrived, so that none starves behind a busy first."""
-    first = ray.wait(list(waitables), num_returns=1)[0]
+def arrived(waitables: Mapping[Any, int], timeout: float | None = None) -> list[Any]:
+    """Wait for one; return all that have arrived, so that none starves behind a busy first. None after `timeout`."""
+    first = ray.wait(list(waitables), num_returns=1, timeout=timeout)[0]
     return ray.wait(list(waitables), num_returns=len(waitables), timeout=0)[0] or first
 
 
 def is_ready(waitable: Any) -> bool:
     """Whether a reference, or the next item of a generator of them, can be had without waiting."""
     return bool(ray.wait([waitable], timeout=0)[0])
-
-
-def _is_ours(pid: int) -> bool:
-    """Whether a process is still the worker it was: ids are given out again."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(f"ray::{WorkerHost.__name__}".encode())
-    except OSError:
-        return False
 
 
 def _log_of(home: Home) -> str:

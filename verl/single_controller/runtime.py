@@ -7,13 +7,22 @@ driver, even if that is killed. With an address, the cluster that the launcher s
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray._private import worker as ray_worker
+
+STOP_SECONDS = 60.0
+"""What Ray gets to end."""
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -27,7 +36,25 @@ def ray_session(ray_init: Mapping[str, Any] | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        _stop_ray()
+
+
+def _stop_ray() -> None:
+    """Leave Ray; a private cluster ends with it, by force when it does not by itself."""
+    force = threading.Timer(STOP_SECONDS, _kill_own_cluster)
+    force.daemon = True
+    force.start()
+    ray.shutdown()
+    force.cancel()
+
+
+def _kill_own_cluster() -> None:
+    """`ray.shutdown` waits for its server processes for ever when one of them hangs, and stops waiting when it dies."""
+    logger.warning("Ray did not end within %g s: its processes are killed.", STOP_SECONDS)
+    node: Any = ray_worker._global_node
+    for started in node.all_processes.values() if node else ():  # none if the cluster is somebody else's
+        for process in started:
+            process.process.kill()
 
 
 def start_ray(ray_init: Mapping[str, Any]) -> None:
@@ -42,7 +69,17 @@ def start_ray(ray_init: Mapping[str, Any]) -> None:
         _stay_on_loopback()
     else:
         del options["include_dashboard"]
-    ray.init(**{**options, **ray_init, "address": address})
+    with _own_sigterm():
+        ray.init(**{**options, **ray_init, "address": address})
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what SIGTERM means to the driver: Ray makes it a SystemExit, which names no reason."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _stay_on_loopback() -> None:

@@ -6,6 +6,15 @@
 from verl.tracking.base import RunInfo, Tracker
 from verl.tracking.dump import dump_samples
 from verl.tracking.fan_out import Tracking
-from verl.tracking.run_folder import record_end, record_start
+from verl.tracking.run_folder import read_status, record_end, record_start, update_status
 
-__all__ = ["RunInfo", "Tracker", "Tracking", "dump_samples", "record_end", "record_start"]
+__all__ = [
+    "RunInfo",
+    "Tracker",
+    "Tracking",
+    "dump_samples",
+    "read_status",
+    "record_end",
+    "record_start",
+    "update_status",
+]

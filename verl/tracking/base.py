@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-Outcome = Literal["finished", "failed"]
+Outcome = Literal["finished", "failed", "interrupted"]
 """How a run ended."""
 
 

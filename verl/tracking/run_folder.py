@@ -2,7 +2,8 @@
 
     config.yaml     the resolved configuration
     run.json        seeds, versions of what computed it, machine, command
-    status.json     running, finished or failed with the reason; `running` with a dead process means it was killed
+    status.json     running, finished, interrupted or failed, with the reason, and how often the workers were restarted;
+                    `running` with a dead process means it was killed
     metrics.jsonl   one line for each step (`verl.tracking.file`)
 
 Files are replaced whole, so a reader or a crash never meets half of one. Secrets are hidden (`verl.config.secrets`).
@@ -44,13 +45,19 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def record_start(folder: str | os.PathLike[str], config: Mapping[str, Any], seeds: Mapping[str, int | None]) -> None:
+def record_start(
+    folder: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    seeds: Mapping[str, int | None],
+    process_started: int | None = None,
+) -> None:
     """Write configuration, seeds and versions, and set the status to `running`.
 
     Args:
         folder: the run folder; made if needed.
         config: the resolved configuration as plain nested mappings (`dataclasses.asdict`).
         seeds: every seed of the run by name, as resolved.
+        process_started: clock ticks from the machine's start to this process's: pids alone are used again.
     """
     folder = Path(folder)
     plain = json.loads(json.dumps(config, default=str))  # tuples and paths become what YAML can say
@@ -64,19 +71,40 @@ def record_start(folder: str | os.PathLike[str], config: Mapping[str, Any], seed
         "command": redact(sys.argv),
     }
     write_atomically(folder / RUN_FILE, json.dumps(record, indent=2) + "\n")
-    status = {"status": "running", "reason": "", "started": _now(), "pid": os.getpid(), "host": socket.gethostname()}
+    status = {
+        "status": "running",
+        "reason": "",
+        "started": _now(),
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "process_started": process_started,
+        "restarts": 0,
+    }
     write_atomically(folder / STATUS_FILE, json.dumps(status, indent=2) + "\n")
 
 
+def read_status(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `status.json` says; empty when there is none, or none that can be read."""
+    try:
+        record = json.loads((Path(folder) / STATUS_FILE).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def update_status(folder: str | os.PathLike[str], **facts: Any) -> None:
+    """Add to `status.json`, or change what it says."""
+    record = read_status(folder) | redact(facts)
+    write_atomically(Path(folder) / STATUS_FILE, json.dumps(record, indent=2) + "\n")
+
+
 def record_end(folder: str | os.PathLike[str], status: Outcome, reason: str = "") -> None:
-    """Set the final status; `reason` says in a line why a run failed."""
-    path = Path(folder) / STATUS_FILE
-    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    record |= {"status": status, "reason": redact(reason), "ended": _now()}
-    if "started" in record:
-        seconds = datetime.fromisoformat(record["ended"]) - datetime.fromisoformat(record["started"])
-        record["seconds"] = seconds.total_seconds()
-    write_atomically(path, json.dumps(record, indent=2) + "\n")
+    """Set the final status; `reason` says in a line why a run did not finish."""
+    facts: dict[str, Any] = {"status": status, "reason": reason, "ended": _now()}
+    if started := read_status(folder).get("started"):
+        seconds = datetime.fromisoformat(facts["ended"]) - datetime.fromisoformat(started)
+        facts["seconds"] = seconds.total_seconds()
+    update_status(folder, **facts)
 
 
 def versions() -> dict[str, str]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from verl.config import DataConfig
 from verl.protocol import MiniBatch, Row
+from verl.trainer.phases import Phases
 from verl.types import Sample
 
 NGRAM = 4
@@ -25,16 +26,22 @@ FACTORS = tuple(np.uint64(factor) for factor in (0x9E3779B97F4A7C15, 0xC2B2AE3D2
 
 
 class Timer:
-    """Collects seconds by phase: `with timer("gen"): ...`. Phases may nest; a repeated phase adds up."""
+    """Collects seconds by phase: `with timer("gen"): ...`. Phases may nest; a repeated phase adds up.
 
-    def __init__(self) -> None:
+    Args:
+        phases: is told of them too, for whoever watches the run.
+    """
+
+    def __init__(self, phases: Phases | None = None) -> None:
         self.seconds: dict[str, float] = {}
+        self._phases = phases or Phases()
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
         begin = time.perf_counter()
         try:
-            yield
+            with self._phases(phase):
+                yield
         finally:
             self.add(phase, time.perf_counter() - begin)
 

@@ -21,7 +21,7 @@ from verl.checkpoint import CheckpointError, Commit, begin_save, find_latest, ne
 from verl.config.actor import CheckpointConfig
 from verl.config.root import TrainerConfig
 from verl.dataset import DataIdentity, StatefulSampler
-from verl.single_controller import WorkerDied, WorkerError, WorkerGroup
+from verl.single_controller import WorkerDied, WorkerError, WorkerGroup, WorkerLate
 from verl.tracking.run_folder import CONFIG_FILE
 from verl.trainer.disk import check_room
 from verl.trainer.resuming import check_data, note_changes
@@ -110,7 +110,7 @@ class RunCheckpoints:
                 self.workers.export_huggingface(str(partial / "actor" / "huggingface"))
             commit = Commit(partial, self.trainer.max_actor_ckpt_to_keep)
             self.workers.save_checkpoint(str(partial / "actor"), commit, self.settings.async_save)
-        except WorkerDied:
+        except (WorkerDied, WorkerLate):
             raise
         except (OSError, WorkerError) as error:
             raise self._failed(step, error) from error
@@ -151,7 +151,7 @@ class RunCheckpoints:
             return
         try:
             is_written = all(self.workers.checkpoint_is_written(wait))
-        except WorkerDied:
+        except (WorkerDied, WorkerLate):
             raise
         except WorkerError as error:
             raise self._failed(step, error) from error

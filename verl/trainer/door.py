@@ -1,6 +1,7 @@
 """What the doors `main_*.py` share: parse, check, plan or run, and an exit status that says which of them failed.
 
-Exit status 0: done; 1: the run failed; 2: the configuration is wrong, and nothing was started.
+Exit status 0: done; 1: the run failed; 2: the configuration is wrong, and nothing was started; 130 or 143: it was
+interrupted, by hand or by a signal (SIGTERM).
 """
 
 from __future__ import annotations
@@ -64,9 +65,9 @@ class Door(Generic[ConfigT]):
             return 0
         try:
             self.train(config)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             print("interrupted", file=sys.stderr)
-            return 130
+            return getattr(error, "exit_status", 130)
         except Exception as error:
             _tell(error)
             return 1

@@ -24,24 +24,43 @@ from verl.trainer.batch_metrics import Timer, batch_metrics, perf_metrics, stale
 from verl.trainer.checkpointing import RunCheckpoints
 from verl.trainer.guards import make_guards
 from verl.trainer.listeners import CheckpointTime, Listener, RolloutDump, SaveCheckpoints, Step, Track, Validation
+from verl.trainer.phases import Phases
+from verl.trainer.process_memory import process_memory_metrics
 from verl.trainer.replay import Replay, dump_batch
+from verl.trainer.restart import OwnCheckpoints, Restart, RestartPolicy, with_restarts
 from verl.trainer.roles import ActorRole, Roles, ray_actor, ray_roles
-from verl.trainer.run import recorded_run
+from verl.trainer.run import Run, recorded_run
 from verl.trainer.run_data import RunData, load_run_data
 from verl.trainer.sampling import Batch, derive_seed
 from verl.trainer.schedule import Schedule
+from verl.trainer.watchdog import watchdog
 from verl.trainer.writing import Source, Writing
 
 
 def train(config: PPOConfig) -> None:
-    """Run `main_ppo`'s configuration from the newest checkpoint, or from the start, to its last step."""
+    """Run `main_ppo`'s configuration to its last step, with as many restarts as it allows."""
     data = load_run_data(config)
+    first_batch = data.sampler.state_dict()
+    with recorded_run(config) as run:
+        own = OwnCheckpoints(run.folder)
+
+        def attempt(restart: Restart | None) -> None:
+            data.sampler.load_state_dict(first_batch)
+            trainer = own.resumed(config.trainer) if restart else config.trainer
+            train_once(replace(config, trainer=trainer), data, run, restart)
+
+        with_restarts(RestartPolicy(config.trainer.max_restarts), attempt)
+
+
+def train_once(config: PPOConfig, data: RunData, run: Run, restart: Restart | None) -> None:
+    """Start all roles and train from the newest checkpoint, or from the start, to the last step."""
     replay = Replay(config, data) if config.trainer.replay else None
     start_roles = ray_actor if replay else ray_roles
-    num_optimizer_steps = data.total_steps * updates_per_batch(config)
+    phases, logs = Phases(), run.folder / "logs"
     with (
-        recorded_run(config, data.total_steps) as run,
-        start_roles(config, num_optimizer_steps, run.folder / "logs") as roles,
+        run.tracking(data.total_steps) as tracking,
+        start_roles(config, data.total_steps * updates_per_batch(config), logs) as roles,
+        watchdog(config.trainer.watchdog_seconds, roles.groups, phases, logs, run.record_failure),
     ):
         checkpoints = RunCheckpoints(
             run.folder,
@@ -52,16 +71,18 @@ def train(config: PPOConfig) -> None:
             data.identity,
         )
         step = checkpoints.resume()
-        run.tracking.start_from(step)
+        if restart:
+            run.note_restart(restart.number, restart.cause, step)
+        tracking.start_from(step)
         if replay:
             step = replay.start_from(step)
         source = replay or Writing(config, data, cast(Roles, roles), step)
-        trainer = RLTrainer(config, data, roles, source, step)
+        trainer = RLTrainer(config, data, roles, source, step, phases, restart.number if restart else 0)
         trainer.listeners = [
             *([RolloutDump(folder, data)] if (folder := config.trainer.rollout_data_dir) else []),
             *([Validation(trainer, roles)] if data.validation and isinstance(roles, Roles) else []),
             CheckpointTime(checkpoints),
-            Track(run.tracking),
+            Track(tracking),
             *make_guards(config.trainer, roles.actor, run.folder, partial(dump_batch, config=config, data=data)),
             SaveCheckpoints(checkpoints, source.last_step),
         ]
@@ -77,9 +98,22 @@ class RLTrainer:
         roles: started workers; the trainer does not care whether they are Ray's or in this process.
         source: gives the batches, and takes the weights.
         step: the last step that is done already.
+        phases: is told what the trainer is doing.
+        num_restarts: how often roles were lost before these.
     """
 
-    def __init__(self, config: PPOConfig, data: RunData, roles: ActorRole, source: Source, step: int = 0) -> None:
+    def __init__(
+        self,
+        config: PPOConfig,
+        data: RunData,
+        roles: ActorRole,
+        source: Source,
+        step: int = 0,
+        phases: Phases | None = None,
+        num_restarts: int = 0,
+    ) -> None:
+        self.phases = phases or Phases()
+        self.num_restarts = num_restarts
         self.config = config
         self.data = data
         self.roles = roles
@@ -91,20 +125,23 @@ class RLTrainer:
 
     def fit(self) -> None:
         """Train to the last step, telling the listeners."""
-        start = Step(self.step)
-        start.metrics |= self.source.publish(version=self.step)
+        start = Step(self.step, timer=Timer(self.phases))
+        with self.phases("first weights"):
+            start.metrics |= self.source.publish(version=self.step)
         for listener in self.listeners:
-            listener.before_first(start)
+            with self.phases(type(listener).__name__):
+                listener.before_first(start)
         with closing(self.source.make_schedule()) as schedule:
             while self.step < self.source.last_step and not self.config.trainer.val_only:
                 self.step += 1
                 finished = self.train_step(self.step, schedule)
                 for listener in self.listeners:
-                    listener.after(finished)
+                    with self.phases(type(listener).__name__):
+                        listener.after(finished)
 
     def train_step(self, number: int, schedule: Schedule[Batch]) -> Step:
         """One step: everything from prompts to published weights."""
-        timer = Timer()
+        timer = Timer(self.phases)
         with timer("step"):
             with timer("gen"):
                 batch = schedule.take(number)
@@ -128,6 +165,7 @@ class RLTrainer:
         metrics = batch_metrics(samples, rows, self.config.data) | reprompt_metrics | update_metrics | sync_metrics
         metrics |= staleness_metrics(samples, number)
         metrics |= {"training/global_step": number, "training/epoch": self.data.sampler.epoch}
+        metrics |= {"training/restarts": self.num_restarts} | process_memory_metrics(self.roles.groups)
         num_response_tokens = sum(len(row.response_ids) for row in rows)
         num_tokens = sum(row.num_tokens for row in rows)
         metrics |= perf_metrics(num_tokens, num_response_tokens, timer.seconds, self.roles.actor.world_size)

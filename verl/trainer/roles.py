@@ -25,6 +25,7 @@ from verl.single_controller import LocalWorkerGroup, WorkerGroup
 from verl.single_controller.ray_group import RayWorkerGroup
 from verl.single_controller.resources import ResourcePool
 from verl.single_controller.runtime import ray_session
+from verl.trainer.deadlines import deadlines
 from verl.workers.actor import ActorWorker
 from verl.workers.reward import RewardPool, RewardWorker
 from verl.workers.rollout import RolloutWorker
@@ -47,6 +48,11 @@ class ActorRole:
 
     actor: WorkerGroup
 
+    @property
+    def groups(self) -> tuple[WorkerGroup, ...]:
+        """Of all roles."""
+        return (self.actor,)
+
 
 @dataclass(frozen=True)
 class Roles(ActorRole):
@@ -56,6 +62,10 @@ class Roles(ActorRole):
     rewards: RewardPool
     spec: EngineSpec
     """What the engines were started with."""
+
+    @property
+    def groups(self) -> tuple[WorkerGroup, ...]:
+        return self.actor, self.rollouts.group, self.rewards.group
 
     def stop_rollouts(self) -> None:
         """End engines and reward workers in the middle of their work; who waits for them gets an error."""
@@ -73,6 +83,7 @@ def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
     trainer = config.trainer
     spec = _engine_spec(config)
     has_gpus = spec.device == "cuda"
+    limits = deadlines(trainer.timeout)
     begin = time.monotonic()
     logger.info("Starting Ray (logs of all workers: %s)", log_dir)
     with ray_session(config.ray_kwargs.ray_init):
@@ -86,6 +97,7 @@ def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
             slots_per_rank=config.actor_rollout_ref.rollout.tensor_model_parallel_size if has_gpus else 1,
             env={} if has_gpus else KEEPS_FREED_MEMORY,
             log_dir=log_dir,
+            deadlines=limits,
         )
         actor = _ray_actor(config, num_optimizer_steps, pool, has_gpus, log_dir)
         rewards = RayWorkerGroup(
@@ -95,6 +107,7 @@ def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
             num_ranks=config.reward_model.num_workers,
             env=_thread_env(os.cpu_count() or 1),
             log_dir=log_dir,
+            deadlines=limits,
         )
         groups = (actor, engines, rewards)
         logger.info(
@@ -114,6 +127,8 @@ def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
             logger.info("  models: loaded after %.0f s", time.monotonic() - begin)
             yield Roles(actor, _rollout_pool(engines, spec), RewardPool(rewards, config.reward_model), spec)
         finally:
+            for group in groups:
+                group.begin_shutdown()
             for group in groups:
                 group.shutdown()
 
@@ -150,6 +165,7 @@ def _ray_actor(
         pool=pool,
         env=_thread_env(num_processes),
         log_dir=log_dir,
+        deadlines=deadlines(trainer.timeout),
     )
 
 
@@ -194,7 +210,14 @@ def sft_workers(
         pool = ResourcePool(trainer.nnodes, trainer.n_gpus_per_node, choose_device(trainer.device) == "cuda")
         env = _thread_env(trainer.n_gpus_per_node)
         workers = RayWorkerGroup(
-            "actor", ActorWorker, arguments, num_ranks=num_ranks, pool=pool, env=env, log_dir=log_dir
+            "actor",
+            ActorWorker,
+            arguments,
+            num_ranks=num_ranks,
+            pool=pool,
+            env=env,
+            log_dir=log_dir,
+            deadlines=deadlines(trainer.timeout),
         )
         try:
             workers.setup()

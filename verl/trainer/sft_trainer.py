@@ -53,14 +53,15 @@ def train(config: SFTConfig) -> Path:
     total_steps = trainer.total_training_steps or trainer.total_epochs * (len(rows) // data.train_batch_size)
     limits = update_limits(worker_config(config))
     with (
-        recorded_run(config, total_steps) as run,
+        recorded_run(config) as run,
+        run.tracking(total_steps) as tracking,
         sft_workers(worker_config(config), trainer, total_steps, run_folder(trainer) / "logs") as workers,
     ):
         identity = DataIdentity.of(fingerprint_rows(rows), data.train_files or [])
         checkpoints = RunCheckpoints(run.folder, trainer, workers, sampler, CheckpointConfig(), identity)
         limit = NonFiniteLimit(trainer.max_nonfinite_updates)
         step = checkpoints.resume()
-        run.tracking.start_from(step)
+        tracking.start_from(step)
         while step < total_steps:
             step += 1
             timer = Timer()
@@ -69,7 +70,7 @@ def train(config: SFTConfig) -> Path:
                 metrics = train_step(workers, batch, limits)
             if validation and (step == total_steps or (trainer.test_freq > 0 and step % trainer.test_freq == 0)):
                 metrics["val/loss"] = validation_loss(workers, list(validation), limits)
-            run.tracking.log(metrics | timer.metrics(), step)
+            tracking.log(metrics | timer.metrics(), step)
             if limit.is_touched_by(metrics):
                 limit.check(step, workers.update_results())
             checkpoints.save_if_due(step, total_steps)

@@ -1,0 +1,137 @@
+"""A rank that hangs: the call ends at its deadline, tells where the rank is, and leaves no process behind."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from toy_worker import Toy
+
+from verl.single_controller import Deadline, DeadlineExceeded, WorkerDied
+
+pytestmark = pytest.mark.usefixtures("ray_runtime")
+
+
+@pytest.fixture
+def make_group(tmp_path):
+    from verl.single_controller.ray_group import RayWorkerGroup
+
+    made = []
+
+    def make(**deadlines):
+        limits = {method: Deadline(seconds, f"trainer.timeout.{method}") for method, seconds in deadlines.items()}
+        made.append(RayWorkerGroup("toy", Toy, num_ranks=2, log_dir=tmp_path, deadlines=limits))
+        made[-1].ready()
+        return made[-1]
+
+    yield make
+    for group in made:
+        group.shutdown()
+
+
+def wait_until_gone(pids):
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline, "a worker outlived its group"
+        time.sleep(0.05)
+
+
+def test_a_call_past_its_deadline_tells_in_which_function_the_rank_waits(make_group):
+    group = make_group(fail_on=2)
+    pids = group.pid()
+    with pytest.raises(DeadlineExceeded) as caught:
+        group.fail_on(5, waits=True)
+    text = str(caught.value)
+    assert text.startswith("toy rank 0 on ")
+    assert "fail_on gave no result within 2 s (trainer.timeout.fail_on). Still awaited: rank(s) 0, 1 of 2" in text
+    for rank, pid in enumerate(pids):
+        assert f"toy rank {rank}, process {pid} on " in text
+    assert text.count('toy_worker.py", line') >= 2 and text.count("in fail_on") == 2
+    wait_until_gone(pids)
+
+
+def test_a_rank_that_hangs_in_native_code_answers_too(make_group):
+    group = make_group()
+    pids = group.pid()
+    with pytest.raises(DeadlineExceeded, match=r"(?s)gave no result within 2 s.*running, .*in hang") as caught:
+        group.start("hang").result(timeout=2)
+    assert caught.value.role == "toy"
+    wait_until_gone(pids)
+
+
+def test_a_stopped_rank_is_the_one_named_and_is_ended(make_group):
+    group = make_group(add=2)
+    pids = group.pid()
+    os.kill(pids[1], signal.SIGSTOP)
+    with pytest.raises(DeadlineExceeded) as caught:
+        group.add(1)
+    assert caught.value.rank == 1
+    assert "Still awaited: rank(s) 1 of 2" in caught.value.cause
+    assert "stopped by a signal (SIGSTOP)" in caught.value.details
+    wait_until_gone(pids)
+
+
+def test_a_stopped_rank_is_ended_at_shutdown_and_by_replace(make_group):
+    group = make_group()
+    pids = group.pid()
+    os.kill(pids[0], signal.SIGSTOP)
+    group.replace(0)
+    new = group.pid()[0]
+    wait_until_gone(pids[:1])
+    os.kill(new, signal.SIGSTOP)
+    group.shutdown()
+    wait_until_gone([new, pids[1]])
+
+
+def test_outcome_gives_the_deadline_and_leaves_the_group(make_group):
+    group = make_group(fail_on=1)
+    late = group.start_on(1, "fail_on", 5, True).outcome()
+    assert isinstance(late, DeadlineExceeded) and late.rank == 1
+    group.replace(1)
+    assert group.add(3) == [3, 3]
+
+
+def test_whoever_waits_for_an_aborted_group_gets_its_error(make_group):
+    from threading import Thread
+
+    group = make_group()
+    pids = group.pid()
+    seen = []
+
+    def wait():
+        try:
+            group.fail_on(5, waits=True)
+        except Exception as error:
+            seen.append(error)
+
+    waiting = Thread(target=wait)
+    waiting.start()
+    while "fail_on" not in str(group.standing()[0]):
+        pass
+    why = RuntimeError("nothing moves")
+    group.abort(why)
+    waiting.join()
+    assert seen == [why]
+    with pytest.raises(RuntimeError, match="nothing moves"):
+        group.replace(0)
+    wait_until_gone(pids)
+
+
+def test_the_dead_are_told_from_the_living(make_group):
+    group = make_group()
+    pids = group.pid()
+    os.kill(pids[1], signal.SIGKILL)
+    assert isinstance(group.start_on(1, "add", 1).outcome(), WorkerDied)
+    living, dead = group.standing()
+    assert living.report.can_answer and "main_loop" in living.report.text
+    assert (dead.pid, dead.report.text, dead.report.can_answer) == (pids[1], "dead", False)
+
+
+def test_memory_of_the_workers_here_is_known(make_group):
+    group = make_group()
+    arrived = group.num_arrived
+    group.add(1)
+    assert group.num_arrived > arrived
+    sizes = group.resident_bytes()
+    assert len(sizes) == 2 and all(10 * 2**20 < size < 2 * 2**30 for size in sizes)

@@ -1,0 +1,21 @@
+"""Two nodes (two raylets on this machine), of which one is lost; in a process of its own: Ray joins one cluster."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.slow
+def test_a_lost_node_is_named_with_the_rank_that_went_with_it():
+    done = subprocess.run([sys.executable, str(HERE / "lose_a_node.py")], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    message, second = done.stdout.split("SECOND GROUP\n")
+    pattern = r"^toy rank (\d) on .* failed: WorkerDied: its node was lost \(.*\), and toy rank\(s\) (\d) with it$"
+    first = re.search(pattern, message, re.MULTILINE)
+    assert first and first[1] == first[2], message  # Ray chose which of the two nodes a rank is on
+    assert "The run needs 2 node(s) with 1 CPU process(es) each, but the Ray cluster has: " in second

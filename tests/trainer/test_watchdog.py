@@ -1,0 +1,124 @@
+"""Runs that stand still: the report says where, and the run ends with it. Real processes that really hang."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from verl.trainer.phases import Phases
+from verl.trainer.watchdog import Stalled, watchdog
+
+TOYS = Path(__file__).resolve().parents[1] / "single_controller"
+
+
+@pytest.fixture
+def make_group(ray_runtime, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(TOYS)
+    from toy_worker import Toy
+
+    from verl.single_controller.ray_group import RayWorkerGroup
+
+    made = []
+
+    def make(role="toy"):
+        made.append(RayWorkerGroup(role, Toy, num_ranks=2, log_dir=tmp_path))
+        made[-1].ready()
+        return made[-1]
+
+    yield make
+    for group in made:
+        group.shutdown()
+
+
+def wait_until_gone(pids):
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline, "a worker outlived its group"
+        time.sleep(0.05)
+
+
+def test_phases_nest_and_count():
+    phases = Phases()
+    assert str(phases) == "between phases"
+    with phases("step"), phases("gen"):
+        assert str(phases) == "step > gen"
+        assert phases.num_moves == 2
+    assert phases.num_moves == 4
+
+
+def test_workers_that_hang_are_reported_and_then_ended(make_group, tmp_path):
+    group, other = make_group(), make_group("other")
+    pids = group.pid() + other.pid()
+    phases = Phases()
+    with (
+        pytest.raises(Stalled) as caught,
+        watchdog(2.0, [group, other], phases, tmp_path / "logs"),
+        phases("step"),
+        phases("update_actor"),
+    ):
+        group.fail_on(5, waits=True)  # waits for a lock that nobody gives back
+    text = str(caught.value)
+    assert "twice trainer.watchdog_seconds=2) in phase step > update_actor. All processes are alive" in text
+    assert text.endswith(str(tmp_path / "logs" / "stall-2.txt"))
+    for number in (1, 2):
+        report = (tmp_path / "logs" / f"stall-{number}.txt").read_text()
+        assert "The driver is in phase: step > update_actor." in report
+        for rank, pid in enumerate(pids):
+            assert f"{'toy' if rank < 2 else 'other'} rank {rank % 2}, process {pid} on " in report
+        assert report.count("in fail_on") == 2  # where the two ranks of one group are; the other one is idle
+        assert "test_workers_that_hang_are_reported_and_then_ended" in report  # where the driver is
+    wait_until_gone(pids)
+
+
+def test_a_stopped_process_is_named_as_the_cause(make_group, tmp_path):
+    group = make_group()
+    pids = group.pid()
+    os.kill(pids[1], signal.SIGSTOP)
+    with pytest.raises(Stalled, match=rf"toy rank 1, process {pids[1]} on .*: stopped by a signal \(SIGSTOP\)"), \
+            watchdog(1.0, [group], Phases(), tmp_path):  # fmt: skip
+        group.add(1)
+    wait_until_gone(pids)
+
+
+def test_a_run_that_moves_is_left_alone(make_group, tmp_path):
+    group, phases = make_group(), Phases()
+    with watchdog(3.0, [group], phases, tmp_path / "logs"):
+        end = time.monotonic() + 7
+        while time.monotonic() < end:
+            group.add(1)
+            time.sleep(0.05)
+    assert not (tmp_path / "logs").exists()
+
+
+def test_other_errors_and_interrupts_stay_what_they_are(make_group, tmp_path):
+    for error in (ValueError("mine"), KeyboardInterrupt()):
+        with pytest.raises(type(error)) as caught, watchdog(60.0, [], Phases(), tmp_path):
+            raise error
+        assert caught.value is error
+
+
+HANGING_DRIVER = """
+import sys, threading
+from pathlib import Path
+from verl.trainer import watchdog
+from verl.trainer.phases import Phases
+
+watchdog.FREE_SECONDS = 0.5
+phases, folder = Phases(), Path(sys.argv[1])
+give_up = lambda stalled: (folder / "given_up").write_text(str(stalled))
+with watchdog.watchdog(0.5, [], phases, folder, give_up), phases("Track"):
+    threading.Lock().acquire() and threading.Event().wait()
+"""
+
+
+def test_a_driver_that_hangs_itself_ends(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", HANGING_DRIVER, str(tmp_path)], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 1, done.stderr
+    assert "The driver itself hangs" in done.stderr
+    assert "in phase Track" in (tmp_path / "given_up").read_text()
