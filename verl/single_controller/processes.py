@@ -66,6 +66,12 @@ def is_alive(process: ProcessId) -> bool:
     return bool(fields) and int(fields[19]) == process.started and fields[0] != "Z"
 
 
+def is_stopped(process: ProcessId) -> bool:
+    """Whether the process is held by a signal or a debugger. Only for processes of this machine."""
+    fields = _stat(process.pid)
+    return bool(fields) and int(fields[19]) == process.started and fields[0] in "Tt"
+
+
 def resident_bytes(process: ProcessId) -> int:
     """Its memory with the pages it shares with others; 0 when it is gone."""
     fields = _stat(process.pid)

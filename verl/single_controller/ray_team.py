@@ -15,7 +15,7 @@ from ray.exceptions import RayActorError, RayError
 
 from verl.single_controller.errors import DeadlineExceeded, Failure, WorkerDied, WorkerError, WorkerLate
 from verl.single_controller.group import Standing
-from verl.single_controller.processes import ProcessId, end, resident_bytes
+from verl.single_controller.processes import ProcessId, end, is_stopped, resident_bytes
 from verl.single_controller.ray_host import Home
 from verl.single_controller.ray_nodes import describe_all, is_here
 
@@ -80,11 +80,12 @@ class Team:
     def kill(self, ranks: Sequence[int] | None = None) -> None:
         """End all processes, or those of some ranks.
 
-        Ray asks a process to end itself, which one that is stopped does not hear; those on this machine are killed.
+        Ray asks a process to end itself, and it says in its log where it was; one that is stopped does not hear it, and
+        is killed where it is on this machine. So is a whole group, of which nobody wants to know any more.
         """
         chosen = range(len(self.hosts)) if ranks is None else ranks
         for rank, home in self._known_homes().items():
-            if rank in chosen and is_here(home):
+            if rank in chosen and is_here(home) and (ranks is None or is_stopped(home.process)):
                 end(home.process)
         for rank in chosen:
             ray.kill(self.hosts[rank])
