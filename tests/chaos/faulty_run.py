@@ -42,7 +42,6 @@ class Watch:
         self.folder = folder
         self.step = 0
         self.is_validating = False
-        self.groups: dict[str, RayWorkerGroup] = {}
 
     def met(self, moment: str) -> None:
         """The driver is at this moment."""
@@ -65,21 +64,29 @@ class Watch:
         while workers and all(Path(f"/proc/{worker}").exists() for worker in workers):
             time.sleep(0.01)
 
-    def worker_pids(self) -> list[int]:
-        return [group._team._home(rank).pid for group in self.groups.values() for rank in range(group.world_size)]
-
     def pid_of(self, victim: str) -> int:
         if victim == "driver":
             return os.getpid()
-        if victim.isdecimal():
-            return int(victim)
-        role, rank = victim.split("-")
-        return self.groups[role]._team._home(int(rank)).pid
+        return int(victim) if victim.isdecimal() else self.worker_pids(victim)[0]
+
+    def worker_pids(self, name: str = "*") -> list[int]:
+        """Processes that write the log of this worker, `<role>-<rank>`, or of any."""
+        logs = (self.folder / "logs").absolute()
+        outputs = ((int(link.parts[2]), target_of(link)) for link in Path("/proc").glob("[0-9]*/fd/2"))
+        return [pid for pid, path in outputs if path and path.parent == logs and path.match(f"{name}.log")]
 
     def note(self, event: str, **more: Any) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / EVENTS).open("a") as file:
             file.write(json.dumps({"event": event, "step": self.step, "time": time.time(), **more}) + "\n")
+
+
+def target_of(link: Path) -> Path | None:
+    """None when it is not there any more."""
+    try:
+        return link.readlink()
+    except OSError:
+        return None
 
 
 def wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
@@ -90,10 +97,6 @@ def wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
 
 def watch_over(watch: Watch) -> None:
     """Tell the watch of every moment."""
-
-    def start_group(init: Any, group: Any, role: str, *args: Any, **kwargs: Any) -> None:
-        init(group, role, *args, **kwargs)
-        watch.groups[role] = group
 
     def launch(original: Any, group: Any, method: str, *args: Any, **kwargs: Any) -> Any:
         pending = original(group, method, *args, **kwargs)
@@ -126,7 +129,6 @@ def watch_over(watch: Watch) -> None:
         original(*args)
         watch.met("saved")
 
-    wrap(RayWorkerGroup, "__init__", start_group)
     wrap(RayWorkerGroup, "_launch", launch)
     wrap(RolloutPool, "generate", generate)
     wrap(RLTrainer, "train_step", train_step)
