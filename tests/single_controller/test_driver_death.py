@@ -7,23 +7,10 @@ import sys
 import time
 from pathlib import Path
 
+from leftovers import processes_with
+
 HERE = Path(__file__).parent
 DEADLINE = 20.0  # seconds
-
-
-def processes_with(mark: str) -> list[str]:
-    """Command lines of the processes that inherited the variable `mark`.
-
-    Ray's own agents are left out: they look for their raylet only now and then, and end within half a minute.
-    """
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark.encode() in (folder / "environ").read_bytes():
-                found.append((folder / "cmdline").read_text().replace("\0", " ")[:100])
-        except OSError:
-            continue  # it ended while we looked
-    return [line for line in found if line and "Agent" not in line]  # a zombie has no command line
 
 
 def test_sigkill_of_the_driver_takes_ray_and_all_workers_with_it():

@@ -1,5 +1,8 @@
 """Scoring through worker groups: same rewards in process and in Ray; scorers that raise, hang and die."""
 
+import os
+import signal
+
 import pytest
 
 from verl.config import SandboxConfig
@@ -169,6 +172,16 @@ def test_hanging_and_dying_scorers_cost_their_own_response_only(make_pool):
     )
     assert all("WorkerDied: process" in rewards[i].error for i in (1, 6))
     assert pool.num_errors == 4
+
+
+@pytest.mark.parametrize("make_pool", ["ray"], indirect=True)
+def test_a_worker_killed_from_outside_costs_no_response(make_pool):
+    pool = make_pool(num_ranks=1, max_error_share=0.0)
+    pool.submit([ScoreItem(0, "any", "pid", "")])
+    (pid,) = (reward.extras["pid"] for _, reward in pool.results())
+    pool.submit([ScoreItem(i, "any", "A", "A", {"seconds": 0.5}) for i in range(2)])
+    os.kill(pid, signal.SIGKILL)
+    assert dict(pool.results()) == dict.fromkeys(range(2), Reward(1.5, 1.0, "", {"pred": "A"}))
 
 
 @pytest.mark.parametrize("make_pool", ["ray"], indirect=True)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 PROCESS_CPUS = 0.05
@@ -19,6 +19,8 @@ PROCESS_CPUS = 0.05
 SLOT_CPUS = 4 * PROCESS_CPUS
 GPU_SHARE = 0.45
 """What a role books of each of its GPUs: two roles share one."""
+NODE_ID = "ray.io/node-id"
+"""The label that Ray gives every node."""
 PLACEMENT_TIMEOUT = 120.0  # seconds
 
 
@@ -37,10 +39,15 @@ class ResourcePool:
         self.has_gpus = has_gpus
         self._check_counts()
         slot = {"CPU": SLOT_CPUS, **({"GPU": 1.0} if has_gpus else {})}
-        self._nodes: list[PlacementGroup] = [
-            placement_group([slot] * slots_per_node, strategy="STRICT_PACK") for _ in range(num_nodes)
-        ]
-        if not all(node.wait(PLACEMENT_TIMEOUT) for node in self._nodes):
+        self._nodes: list[PlacementGroup] = []
+        for _ in range(num_nodes):
+            others = _different_from(self._nodes)
+            node = placement_group(
+                [slot] * slots_per_node, strategy="STRICT_PACK", bundle_label_selector=[others] * slots_per_node
+            )
+            self._nodes.append(node)
+            if node.wait(PLACEMENT_TIMEOUT):
+                continue
             self.release()
             raise RuntimeError(
                 f"Ray did not give {self._request()} within {PLACEMENT_TIMEOUT:g} s; free are now "
@@ -101,6 +108,13 @@ class ResourcePool:
     def _request(self) -> str:
         what = "GPU(s)" if self.has_gpus else "CPU process(es)"
         return f"{self.num_nodes} node(s) with {self.slots_per_node} {what} each"
+
+
+def _different_from(taken: Sequence[PlacementGroup]) -> dict[str, str]:
+    """Selects nodes that hold none of these groups: two groups of a few slots may well fit into one large node."""
+    places = [placement_group_table(group)["bundles_to_node_id"] for group in taken]
+    ids = sorted({node_id for place in places for node_id in place.values()})
+    return {NODE_ID: f"!in({','.join(ids)})"} if ids else {}
 
 
 @ray.remote(num_cpus=0, num_gpus=0.01)

@@ -3,6 +3,7 @@
 Scorers are the part of a run that strangers write and hostile text drives, so they raise, hang and die. A hanging one
 cannot be ended from within its process: a thread cannot be killed, and native code does not look at signals. So the
 pool ends and replaces that worker alone. The response gets score 0 and the reason; those that wait do not notice.
+A worker that died may have been killed from outside, though: the response is charged when a second one dies of it.
 
 A call costs a worker more than a quick verdict does, so a worker is given as many responses as it scores in
 `CALL_SECONDS`: one of those that run programs, dozens of those that are compared with a word. When a call with several
@@ -158,6 +159,8 @@ class RewardPool:
         """Of this batch: since `results` last came to its end."""
         self._errors: list[str] = []
         """Of this batch."""
+        self._suspects: set[int] = set()
+        """Request ids of this batch that were alone in a call in which the worker died."""
 
     def submit(self, items: Sequence[ScoreItem]) -> None:
         """Begin to score; does not wait."""
@@ -186,6 +189,7 @@ class RewardPool:
             pendings = [running.pending for running in self._running.values()] + list(self._starting.values())
             if not pendings:
                 self._num_submitted, self._errors = 0, []
+                self._suspects.clear()
                 return
             self.group.wait_any(pendings, self._until_deadline())
 
@@ -223,6 +227,10 @@ class RewardPool:
         outcome: Scored | WorkerError = running.pending.outcome()
         if isinstance(outcome, WorkerDied):
             self._starting[rank] = self.group.replace(rank)
+            if len(running.items) == 1 and running.items[0].request_id not in self._suspects:
+                self._suspects.add(running.items[0].request_id)
+                self._waiting.appendleft(running.items[0])
+                return
         if isinstance(outcome, WorkerError):
             self._blame(running.items, str(outcome))
             return
