@@ -3,9 +3,9 @@
 import signal
 
 import pytest
+from fault_table import note
 from faults import Fault
 from harness import assert_same
-from report import note
 
 pytestmark = pytest.mark.slow
 

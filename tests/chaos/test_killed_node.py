@@ -4,9 +4,9 @@ import re
 import threading
 
 import pytest
+from fault_table import note
 from faults import Fault
 from harness import assert_same
-from report import note
 
 SETTINGS = (
     "actor_rollout_ref.rollout.name=hf",

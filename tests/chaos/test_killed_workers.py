@@ -6,9 +6,9 @@ Stopped processes are as good as a hanging network: they are there, and never an
 import re
 
 import pytest
+from fault_table import note
 from faults import Fault
 from harness import assert_same
-from report import note
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""The table of faults:  python tests/chaos/report.py [outcomes.jsonl]
+"""The table of faults:  python tests/chaos/fault_table.py [outcomes.jsonl]
 
 Tests append a line for each scenario to the file that VERL_CHAOS_TABLE names (none by default); this prints them as
 Markdown, in the order they ran. `docs/reliability.md` holds one such table.
