@@ -2,7 +2,7 @@
 
 A scenario is one `Fault` on one small run. The run must end as the uninterrupted run of the same settings does, by
 itself or after it was started again: same metrics but times, same final weights to the bit, every step once. No
-process of it may be left. What happened is written to a table (`report.py`).
+process of it may be left. What happened is written to a table (`fault_table.py`).
 """
 
 from __future__ import annotations
