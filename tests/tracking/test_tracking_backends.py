@@ -45,7 +45,7 @@ def wandb_records(path):
 
 
 def test_offline_wandb_holds_metrics_group_and_config(tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
@@ -56,6 +56,7 @@ def test_offline_wandb_holds_metrics_group_and_config(tmp_path, monkeypatch):
     tracking.log({"critic/score/mean": 0.125}, 3)
     assert tracking.active == ["file", "wandb"]
     tracking.finish()
+    wandb.teardown()  # waits for wandb's own process, which writes the file, as the end of a run does
     (path,) = (tmp_path / "run").glob("wandb/offline-run-*/run-*.wandb")
     records = wandb_records(path)
     (run,) = [record.run for record in records if record.HasField("run")][:1]
