@@ -39,6 +39,14 @@ SETTINGS = (
     "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]",
 )
 
+VLLM = (
+    "actor_rollout_ref.rollout.name=vllm",
+    "actor_rollout_ref.rollout.max_num_seqs=4",  # most are still unwritten when the first response is there
+    "trainer.n_gpus_per_node=1",
+    "trainer.total_training_steps=3",
+)
+"""Of the runs with vLLM, which thereby share a reference."""
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -116,9 +124,9 @@ class ChaosRun:
         return load_file(self.folder / f"global_step_{step}/actor/huggingface/model.safetensors")
 
     def seconds_to_recover(self) -> float:
-        """From the fault until the step in which it came, or the next one to be finished, was done."""
+        """From the last fault until the step in which it came, or the next one to be finished, was done."""
         events = self.events()
-        (index,) = (number for number, event in enumerate(events) if event["event"] == "fault")
+        index = max(number for number, event in enumerate(events) if event["event"] == "fault")
         fault = events[index]
         later = (event for event in events[index + 1 :] if event["event"] == "done" and event["step"] >= fault["step"])
         done = next(later, events[-1])

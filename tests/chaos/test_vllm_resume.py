@@ -4,18 +4,12 @@ import signal
 
 import pytest
 from faults import Fault
-from harness import assert_same
-
-SETTINGS = (
-    "actor_rollout_ref.rollout.name=vllm",
-    "trainer.n_gpus_per_node=1",
-    "trainer.total_training_steps=3",
-)
+from harness import VLLM, assert_same
 
 
 @pytest.mark.slow
 def test_killed_run_equals_uninterrupted_run(make_run, reference):
-    run = make_run(SETTINGS)
+    run = make_run(VLLM)
     assert run.start(Fault("driver", "generate", 3)).code == -signal.SIGKILL  # behind the validation of step 2
     run.finish()
-    assert_same(run, reference(SETTINGS))
+    assert_same(run, reference(VLLM))
