@@ -15,8 +15,8 @@ pytestmark = pytest.mark.slow
 
 SETTINGS = (
     "actor_rollout_ref.rollout.name=hf",
-    "trainer.total_training_steps=6",
-    "trainer.save_freq=2",
+    "trainer.total_training_steps=12",
+    "trainer.save_freq=4",
     "trainer.test_freq=3",
     "trainer.deterministic=true",
     "actor_rollout_ref.actor.self_distillation.teacher_update_rate=0.05",
@@ -125,7 +125,7 @@ def assert_same_end(folder, whole):
     """Same metrics, same weights, bit for bit."""
     assert without_varying(folder) == without_varying(whole)
     weights, expected = (
-        load_file(each / "global_step_6/actor/huggingface/model.safetensors") for each in (folder, whole)
+        load_file(each / "global_step_12/actor/huggingface/model.safetensors") for each in (folder, whole)
     )
     assert weights.keys() == expected.keys()
     assert all((weights[name] == expected[name]).all() for name in expected)
@@ -134,18 +134,18 @@ def assert_same_end(folder, whole):
 def test_two_restarts_in_one_run_end_as_the_run_without(start, whole, tmp_path):
     run = start(tmp_path, *SETTINGS, "trainer.max_restarts=2")
     run.wait_for_line(0)
-    os.kill(run.pid_of("actor-1"), signal.SIGKILL)  # before any checkpoint: from the start
+    os.kill(run.pid_of("actor-1"), signal.SIGKILL)  # most likely before the first checkpoint
     run.wait_for(lambda: run.status()["restarts"] == 1)
-    assert run.status()["last_restart"]["from_step"] == 0
-    run.wait_for_line(3)
+    first = run.status()["last_restart"]["from_step"]
+    run.wait_for_line(5)
     os.kill(run.pid_of("actor-0"), signal.SIGKILL)
     code, errors = run.end()
     assert code == 0, errors
-    assert "Restart 1 goes on from step 0. Cause: actor rank 1 on " in errors
+    assert f"Restart 1 goes on from step {first}. Cause: actor rank 1 on " in errors
     assert "Restart 2 goes on from step " in errors
     status = run.status()
     assert (status["status"], status["restarts"]) == ("finished", 2)
-    assert status["last_restart"]["from_step"] in (2, 4)
+    assert status["last_restart"]["from_step"] in (0, 4, 8)  # what was whole when it was killed
     assert read_metrics(tmp_path)[-1]["training/restarts"] == 2
     assert_same_end(tmp_path, whole)
     run.assert_nothing_is_left()
@@ -167,7 +167,7 @@ def test_without_restarts_the_run_ends_with_the_message(start, tmp_path):
 def test_a_stopped_rank_is_found_by_its_deadline_and_the_run_goes_on(start, whole, tmp_path):
     limits = [f"trainer.timeout.{call}=40" for call in ("log_prob", "update", "sync", "save")]
     run = start(tmp_path, *SETTINGS, "trainer.max_restarts=1", *limits)
-    run.wait_for(lambda: (tmp_path / "global_step_2").exists())
+    run.wait_for(lambda: (tmp_path / "global_step_4").exists())
     os.kill(run.pid_of("actor-1"), signal.SIGSTOP)
     code, errors = run.end()
     assert code == 0, errors
