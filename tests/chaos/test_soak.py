@@ -17,6 +17,8 @@ MOST_GROWTH = 0.05
 LEAST_BOUND = 12 * 1024**2
 """Bytes: 90 kB a step. Allocators wander by 1 to 3 MB, and the list that Ray keeps of calls fills by 6 MB in this time.
 Weights (0.3 MB), gradients, optimizer states or logits of a step that stay are seen; a kept response of 1 kB is not."""
+FEW = 4
+"""Files or threads that libraries may open late; one that stays with every validation or save would be 6 by then."""
 SETTINGS = (
     "actor_rollout_ref.rollout.name=hf",
     "actor_rollout_ref.rollout.n=2",
@@ -73,8 +75,9 @@ def test_nothing_grows(data, tmp_path):
         time.sleep(0.1)
     assert process.wait() == 0
     full, last = (least([sample for step, sample in samples.items() if step in steps]) for steps in (FULL, LAST))
-    names = {name for name, _ in full}
-    assert names >= {"driver", "actor-0", "rollout-0", "reward-0", "raylet", "gcs_server"}
+    both = {name for name, _ in full.keys() & last.keys()}
+    assert both >= {"driver", "actor-0", "rollout-0", "reward-0", "raylet", "gcs_server"}
+    assert len(last) <= len(full) + FEW, "processes are left"
     grown = []
     for key in sorted(full.keys() & last.keys()):
         (private, shared, files, threads), after = full[key], last[key]
@@ -82,7 +85,6 @@ def test_nothing_grows(data, tmp_path):
         for kind, before, now in (("private", private, after[0]), ("shared", shared, after[1])):
             if now - before > max(LEAST_BOUND, MOST_GROWTH * before):
                 grown.append(f"{key[0]}: {kind} memory from {before / 2**20:.1f} to {now / 2**20:.1f} MiB")
-        if after[2] > files or after[3] > threads:
+        if after[2] > files + FEW or after[3] > threads + FEW:
             grown.append(f"{key[0]}: files from {files} to {after[2]}, threads from {threads} to {after[3]}")
     assert not grown, "\n".join(grown)
-    assert {name for name, _ in last} == names and len(last) == len(full)
