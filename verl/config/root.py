@@ -153,7 +153,8 @@ class TrainerConfig(Node):
     balance_batch: bool = True
     """Spread rows over ranks by length."""
     deterministic: bool = False
-    """Ask torch for deterministic kernels."""
+    """Ask torch for deterministic kernels. On a CPU a run that was killed and resumed is then the uninterrupted one to
+    the bit, with both engines, if `rollout_schedule=on_policy` and the number of ranks and threads stays the same."""
     max_nonfinite_updates: Positive | None = 3
     """An update whose loss, gradient or log-probs are nan or inf is skipped, and its batch dumped to
     <run folder>/nonfinite/step_N. After so many in a row the run stops; null: never."""

@@ -119,7 +119,7 @@ class RayWorkerGroup(WorkerGroup):
         if self._closing:
             ray.wait(list(self._closing), num_returns=len(self._closing), timeout=CLOSE_TIMEOUT)
         self._closing = None
-        self._team.kill()
+        self._team.kill(range(self.world_size))  # by asking: Ray reports any other end on the console
 
     def _start_host(self, rank: int) -> Any:
         """A process for a rank, still without a worker."""
