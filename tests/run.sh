@@ -3,6 +3,7 @@
 #
 #   bash tests/run.sh [pytest arguments ...]
 #   bash tests/run.sh --all [pytest arguments ...]    with the tests that take minutes
+#   bash tests/run.sh --chaos [pytest arguments ...]  the runs to which faults happen (tests/chaos), and nothing else
 #
 # Tests marked gpu run where there is a GPU.
 
@@ -10,10 +11,11 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 MARKS="not slow"
-if [[ ${1:-} == --all ]]; then
-  MARKS=""
-  shift
-fi
+WHICH=(--ignore tests/chaos)
+case ${1:-} in
+  --all) MARKS="" && shift ;;
+  --chaos) MARKS="" && WHICH=(tests/chaos) && shift ;;
+esac
 
 source experiments/install.sh
 if [[ $KIND == cpu ]]; then MARKS="${MARKS:+$MARKS and }not gpu"; fi
@@ -30,4 +32,4 @@ say "Spelling"
 say "Types"
 "$PYTHON" -m pyright --pythonpath "$PYTHON"
 say "Tests"
-exec "$PYTHON" -m pytest -m "$MARKS" "$@"
+exec "$PYTHON" -m pytest -m "$MARKS" "${WHICH[@]}" "$@"
