@@ -81,11 +81,18 @@ class _Redacting(logging.Formatter):
         return redact(super().format(record))
 
 
+class _ToStderr(logging.Handler):
+    """Writes to what standard error is when it writes; logging's own handler keeps what it was at first."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
 def _show_progress() -> None:
     """Let our own modules' messages through to the console, and no library's chatter."""
     logger = logging.getLogger("verl")
     if not logger.handlers:
-        handler = logging.StreamHandler()
+        handler = _ToStderr()
         handler.setFormatter(_Redacting())
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
