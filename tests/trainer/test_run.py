@@ -16,7 +16,10 @@ from verl.trainer.interrupts import Terminated, stoppable
 from verl.trainer.run import RunFolderBusy, recorded_run
 
 DRIVER = """
-import sys, time
+import signal, sys, time
+for number in (signal.SIGTERM, signal.SIGHUP):  # a test run in the background may have passed on that they are ignored
+    signal.signal(number, signal.SIG_DFL)
+
 from verl.config import PPOConfig
 from verl.config.root import TrainerConfig
 from verl.trainer.run import recorded_run
@@ -70,7 +73,7 @@ def test_bad_ends(tmp_path, error, outcome, reason):
 def test_a_signal_is_an_interrupt(tmp_path, number):
     driver = start_driver(tmp_path)
     driver.send_signal(number)
-    driver.wait()
+    driver.wait(60)
     assert (status(tmp_path)["status"], status(tmp_path)["reason"]) == ("interrupted", number.name)
 
 
