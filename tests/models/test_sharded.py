@@ -1,13 +1,11 @@
 """Two gloo ranks with packed rows against plain rows alone: gradients, and how often weights are gathered."""
 
-import socket
-import subprocess
-import sys
 from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
+from rank_processes import run_ranks
 from tiny_lms import SIZES, gradients, rows_of_all_kinds
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
@@ -31,17 +29,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def two_ranks(folder):
     """Results of rank 0 of two."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, str(Path(__file__).with_name("two_sharded_ranks.py")), str(folder), str(port)]
-    ranks = [subprocess.Popen([*command, str(r)], stderr=subprocess.PIPE, text=True) for r in (0, 1)]
-    try:
-        errors = [rank.communicate(timeout=240)[1] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert all(rank.returncode == 0 for rank in ranks), "\n".join(errors)
+    run_ranks(Path(__file__).with_name("two_sharded_ranks.py"), folder)
     return torch.load(folder / "results.pt")
 
 

@@ -1,20 +1,16 @@
 """What one or two ranks save is what they resume from, to the bit; what becomes of a checkpoint that does not fit."""
 
-import socket
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 import torch
 from checkpoint_case import everything, new_actor, resume_and_go_on, save_and_go_on, state_at_save, train_on
+from rank_processes import run_ranks
 from training_case import make_actor, make_config, save_tiny
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from verl.checkpoint import CheckpointError, Commit, verify
-
-SCRIPT = Path(__file__).with_name("checkpoint_case.py")
 
 
 @pytest.fixture(scope="module")
@@ -33,17 +29,7 @@ def one(folder):
 @pytest.fixture(scope="module")
 def two(folder, one):
     """Results of two ranks, which also resume from what one rank saved."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, str(SCRIPT), str(folder), str(port)]
-    ranks = [subprocess.Popen([*command, str(r)], stderr=subprocess.PIPE, text=True) for r in (0, 1)]
-    try:
-        errors = [rank.communicate(timeout=240)[1] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert all(rank.returncode == 0 for rank in ranks), "\n".join(errors)
+    run_ranks(Path(__file__).with_name("checkpoint_case.py"), folder)
     return [torch.load(folder / f"results-{rank}.pt") for rank in (0, 1)]
 
 

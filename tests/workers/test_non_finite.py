@@ -1,12 +1,10 @@
 """What is not finite moves nothing, on one rank or on two, and the samples are named."""
 
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from rank_processes import run_ranks
 from spoilt_case import PLACE, SPOILT, run_healthy, run_poisoned_weights, run_spoilt
 from training_case import TAUGHT, save_tiny
 
@@ -32,18 +30,7 @@ def one_rank(folder):
 @pytest.fixture(scope="module")
 def two_ranks(folder):
     """Results of both ranks."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    script = Path(__file__).with_name("spoilt_ranks.py")
-    command = [sys.executable, str(script), str(folder), str(port)]
-    ranks = [subprocess.Popen([*command, str(r)], stderr=subprocess.PIPE, text=True) for r in (0, 1)]
-    try:
-        errors = [rank.communicate(timeout=240)[1] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert all(rank.returncode == 0 for rank in ranks), "\n".join(errors)
+    run_ranks(Path(__file__).with_name("spoilt_ranks.py"), folder)
     return [torch.load(folder / f"spoilt{rank}.pt", weights_only=False) for rank in (0, 1)]
 
 

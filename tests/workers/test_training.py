@@ -1,13 +1,11 @@
 """The update of one and of two ranks, however it is cut, against plain training."""
 
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from plain_training import plain_training
+from rank_processes import run_ranks
 from training_case import (
     CASES,
     TAUGHT,
@@ -35,18 +33,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def two_ranks(folder):
     """Results of rank 0 of two."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    script = Path(__file__).with_name("two_ranks.py")
-    command = [sys.executable, str(script), str(folder), str(port)]
-    ranks = [subprocess.Popen([*command, str(r)], stderr=subprocess.PIPE, text=True) for r in (0, 1)]
-    try:
-        errors = [rank.communicate(timeout=240)[1] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert all(rank.returncode == 0 for rank in ranks), "\n".join(errors)
+    run_ranks(Path(__file__).with_name("two_ranks.py"), folder)
     return torch.load(folder / "results.pt")
 
 
