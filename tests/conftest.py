@@ -2,10 +2,15 @@
 
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything loads torch; workers inherit it
+
+TESTS = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +20,33 @@ def ray_runtime():
 
     with ray_session({} if shutil.which("nvidia-smi") else {"num_gpus": 2}):
         yield
+
+
+@pytest.fixture
+def make_toys(ray_runtime, tmp_path, monkeypatch):
+    """A function that makes groups of Toy workers, each in its process; they are shut down at the end."""
+    monkeypatch.syspath_prepend(TESTS / "single_controller")
+    from toy_worker import Toy
+
+    from verl.single_controller.ray_group import RayWorkerGroup
+
+    made = []
+
+    def make(num_ranks=2, role="toy", deadlines=None, **options):
+        options = {"log_dir": tmp_path} | options
+        made.append(RayWorkerGroup(role, Toy, num_ranks=num_ranks, deadlines=deadlines or {}, **options))
+        made[-1].ready()
+        return made[-1]
+
+    yield make
+    for group in made:
+        group.shutdown()
+
+
+@pytest.fixture(scope="session")
+def home_api_data(tmp_path_factory):
+    """Folder with the embedded task's parquet files."""
+    folder = tmp_path_factory.mktemp("home_api")
+    command = [sys.executable, "recipes/embedded/make_data.py", "--output_dir", str(folder)]
+    subprocess.run(command, cwd=TESTS.parent, check=True, capture_output=True)
+    return folder

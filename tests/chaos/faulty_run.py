@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from faults import EVENTS, Fault
+from leftovers import worker_pids
 
 import verl.trainer.listeners
 from verl.single_controller.ray_group import RayWorkerGroup
@@ -59,7 +60,7 @@ class Watch:
     def strike(self, fault: Fault) -> None:
         pid = self.pid_of(fault.victim)
         self.note("fault", pid=pid)
-        workers = self.worker_pids() if fault.takes_workers else []
+        workers = worker_pids(self.folder) if fault.takes_workers else []
         os.kill(pid, signal.Signals[f"SIG{fault.signal}"])
         while workers and all(Path(f"/proc/{worker}").exists() for worker in workers):
             time.sleep(0.01)
@@ -67,26 +68,12 @@ class Watch:
     def pid_of(self, victim: str) -> int:
         if victim == "driver":
             return os.getpid()
-        return int(victim) if victim.isdecimal() else self.worker_pids(victim)[0]
-
-    def worker_pids(self, name: str = "*") -> list[int]:
-        """Processes that write the log of this worker, `<role>-<rank>`, or of any."""
-        logs = (self.folder / "logs").absolute()
-        outputs = ((int(link.parts[2]), target_of(link)) for link in Path("/proc").glob("[0-9]*/fd/2"))
-        return [pid for pid, path in outputs if path and path.parent == logs and path.match(f"{name}.log")]
+        return int(victim) if victim.isdecimal() else worker_pids(self.folder, victim)[0]
 
     def note(self, event: str, **more: Any) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / EVENTS).open("a") as file:
             file.write(json.dumps({"event": event, "step": self.step, "time": time.time(), **more}) + "\n")
-
-
-def target_of(link: Path) -> Path | None:
-    """None when it is not there any more."""
-    try:
-        return link.readlink()
-    except OSError:
-        return None
 
 
 def wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from e2e.whole_runs import ROOT, Quickstart, read_metrics
 from faults import EVENTS, Fault
-from leftovers import processes_with
+from leftovers import wait_until_none_with
 from safetensors.numpy import load_file
 
 TIMES = ("timing_s/", "timing_per_token_ms/", "perf/")
@@ -82,22 +82,15 @@ class ChaosRun:
         done = subprocess.run(
             [command[0], *entry, *command[3:]],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT), MARK: mark},
+            env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", MARK: mark},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             timeout=SECONDS_OF_A_RUN,
         )
-        self.wait_until_gone(f"{MARK}={mark}")
+        wait_until_none_with(f"{MARK}={mark}", SECONDS_TO_VANISH)
         self.ended.append(Ended(done.returncode, done.stdout))
         return self.ended[-1]
-
-    @staticmethod
-    def wait_until_gone(mark: str) -> None:
-        deadline = time.monotonic() + SECONDS_TO_VANISH
-        while left := processes_with(mark):
-            assert time.monotonic() < deadline, left
-            time.sleep(0.1)
 
     def finish(self) -> None:
         """Start it, and expect it to come to its end."""

@@ -62,9 +62,9 @@ def least(samples):
 
 
 @pytest.mark.slow
-def test_nothing_grows(data, tmp_path):
+def test_nothing_grows(home_api_data, tmp_path):
     process = subprocess.Popen(
-        Quickstart(data).command(tmp_path, *SETTINGS), cwd=ROOT, stdout=sys.stderr, stderr=subprocess.STDOUT
+        Quickstart(home_api_data).command(tmp_path, *SETTINGS), cwd=ROOT, stdout=sys.stderr, stderr=subprocess.STDOUT
     )
     driver, samples, step = psutil.Process(process.pid), {}, 0
     while process.poll() is None:

@@ -5,9 +5,9 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
+from leftovers import wait_until_none_with, worker_pids
 from safetensors.numpy import load_file
 from whole_runs import ROOT, read_metrics
 
@@ -53,18 +53,7 @@ class Running:
 
     def pid_of(self, worker):
         """Of the process that writes `logs/<worker>.log` now."""
-        log = str(self.folder / "logs" / f"{worker}.log")
-
-        def find():
-            for link in Path("/proc").glob("[0-9]*/fd/2"):
-                try:
-                    if os.readlink(link) == log:
-                        return int(link.parts[2])
-                except OSError:
-                    continue
-            return None
-
-        return self.wait_for(find)
+        return self.wait_for(lambda: worker_pids(self.folder, worker))[0]
 
     def end(self):
         """Wait for the end: exit status and what was said on the way."""
@@ -76,20 +65,7 @@ class Running:
 
     def assert_nothing_is_left(self):
         """No process that was started by this run; Ray's agents end a little later."""
-        deadline = time.monotonic() + 60
-        while left := self._processes():
-            assert time.monotonic() < deadline, left
-            time.sleep(0.2)
-
-    def _processes(self):
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if self.mark.encode() in (folder / "environ").read_bytes():
-                    found.append((folder / "cmdline").read_text().replace("\0", " ")[:100])
-            except OSError:
-                continue
-        return [line for line in found if line and "Agent" not in line]
+        wait_until_none_with(self.mark, 60.0)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from leftovers import processes_with
+from leftovers import processes_with, wait_until_none_with
 
 HERE = Path(__file__).parent
 DEADLINE = 20.0  # seconds
@@ -26,10 +26,7 @@ def test_sigkill_of_the_driver_takes_ray_and_all_workers_with_it():
     assert len(processes_with(mark)) >= 4  # driver, raylet and two workers at least
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    deadline = time.monotonic() + DEADLINE
-    while left := processes_with(mark):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.2)
+    wait_until_none_with(mark, DEADLINE)
 
 
 def test_a_driver_leaves_a_ray_that_hangs():

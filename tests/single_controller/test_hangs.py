@@ -2,43 +2,20 @@
 
 import os
 import signal
-import time
-from pathlib import Path
 
 import pytest
-from toy_worker import Toy
+from leftovers import wait_until_gone
 
 from verl.single_controller import Deadline, DeadlineExceeded, WorkerDied
 
-pytestmark = pytest.mark.usefixtures("ray_runtime")
+
+def within(**seconds):
+    """Deadlines of these methods."""
+    return {method: Deadline(limit, f"trainer.timeout.{method}") for method, limit in seconds.items()}
 
 
-@pytest.fixture
-def make_group(tmp_path):
-    from verl.single_controller.ray_group import RayWorkerGroup
-
-    made = []
-
-    def make(**deadlines):
-        limits = {method: Deadline(seconds, f"trainer.timeout.{method}") for method, seconds in deadlines.items()}
-        made.append(RayWorkerGroup("toy", Toy, num_ranks=2, log_dir=tmp_path, deadlines=limits))
-        made[-1].ready()
-        return made[-1]
-
-    yield make
-    for group in made:
-        group.shutdown()
-
-
-def wait_until_gone(pids):
-    deadline = time.monotonic() + 60
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
-        assert time.monotonic() < deadline, "a worker outlived its group"
-        time.sleep(0.05)
-
-
-def test_a_call_past_its_deadline_tells_in_which_function_the_rank_waits(make_group):
-    group = make_group(fail_on=2)
+def test_a_call_past_its_deadline_tells_in_which_function_the_rank_waits(make_toys):
+    group = make_toys(deadlines=within(fail_on=2))
     pids = group.pid()
     with pytest.raises(DeadlineExceeded) as caught:
         group.fail_on(5, waits=True)
@@ -51,8 +28,8 @@ def test_a_call_past_its_deadline_tells_in_which_function_the_rank_waits(make_gr
     wait_until_gone(pids)
 
 
-def test_a_rank_that_hangs_in_native_code_answers_too(make_group):
-    group = make_group()
+def test_a_rank_that_hangs_in_native_code_answers_too(make_toys):
+    group = make_toys()
     pids = group.pid()
     with pytest.raises(DeadlineExceeded, match=r"(?s)gave no result within 2 s.*running, .*in hang") as caught:
         group.start("hang").result(timeout=2)
@@ -60,8 +37,8 @@ def test_a_rank_that_hangs_in_native_code_answers_too(make_group):
     wait_until_gone(pids)
 
 
-def test_a_stopped_rank_is_the_one_named_and_is_ended(make_group):
-    group = make_group(add=2)
+def test_a_stopped_rank_is_the_one_named_and_is_ended(make_toys):
+    group = make_toys(deadlines=within(add=2))
     pids = group.pid()
     os.kill(pids[1], signal.SIGSTOP)
     with pytest.raises(DeadlineExceeded) as caught:
@@ -72,8 +49,8 @@ def test_a_stopped_rank_is_the_one_named_and_is_ended(make_group):
     wait_until_gone(pids)
 
 
-def test_a_stopped_rank_is_ended_at_shutdown_and_by_replace(make_group):
-    group = make_group()
+def test_a_stopped_rank_is_ended_at_shutdown_and_by_replace(make_toys):
+    group = make_toys()
     pids = group.pid()
     os.kill(pids[0], signal.SIGSTOP)
     group.replace(0)
@@ -84,18 +61,18 @@ def test_a_stopped_rank_is_ended_at_shutdown_and_by_replace(make_group):
     wait_until_gone([new, pids[1]])
 
 
-def test_outcome_gives_the_deadline_and_leaves_the_group(make_group):
-    group = make_group(fail_on=1)
+def test_outcome_gives_the_deadline_and_leaves_the_group(make_toys):
+    group = make_toys(deadlines=within(fail_on=1))
     late = group.start_on(1, "fail_on", 5, True).outcome()
     assert isinstance(late, DeadlineExceeded) and late.rank == 1
     group.replace(1)
     assert group.add(3) == [3, 3]
 
 
-def test_whoever_waits_for_an_aborted_group_gets_its_error(make_group):
+def test_whoever_waits_for_an_aborted_group_gets_its_error(make_toys):
     from threading import Thread
 
-    group = make_group()
+    group = make_toys()
     pids = group.pid()
     seen = []
 
@@ -118,8 +95,8 @@ def test_whoever_waits_for_an_aborted_group_gets_its_error(make_group):
     wait_until_gone(pids)
 
 
-def test_the_dead_are_told_from_the_living(make_group):
-    group = make_group()
+def test_the_dead_are_told_from_the_living(make_toys):
+    group = make_toys()
     pids = group.pid()
     os.kill(pids[1], signal.SIGKILL)
     assert isinstance(group.start_on(1, "add", 1).outcome(), WorkerDied)
@@ -128,8 +105,8 @@ def test_the_dead_are_told_from_the_living(make_group):
     assert (dead.pid, dead.report.text, dead.report.can_answer) == (pids[1], "dead", False)
 
 
-def test_memory_of_the_workers_here_is_known(make_group):
-    group = make_group()
+def test_memory_of_the_workers_here_is_known(make_toys):
+    group = make_toys()
     arrived = group.num_arrived
     group.add(1)
     assert group.num_arrived > arrived

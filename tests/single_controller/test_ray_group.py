@@ -7,109 +7,89 @@ import time
 from pathlib import Path
 
 import pytest
-from toy_worker import Toy
+from leftovers import wait_until_gone
 
 from verl.single_controller import WorkerDied, WorkerError, WorkerLate
 
 pytestmark = pytest.mark.usefixtures("ray_runtime")
 HOST = socket.gethostname()
+SECONDS = 10.0
+"""Until the processes of an ended worker are gone."""
 
 
-@pytest.fixture
-def make_group():
-    from verl.single_controller.ray_group import RayWorkerGroup
-
-    made = []
-
-    def make(num_ranks=2, **options):
-        made.append(RayWorkerGroup("toy", Toy, num_ranks=num_ranks, **options))
-        return made[-1]
-
-    yield make
-    for group in made:
-        group.shutdown()
-
-
-def assert_gone(pids):
-    deadline = time.monotonic() + 10
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
-        assert time.monotonic() < deadline, "a worker outlived its group"
-        time.sleep(0.05)
-
-
-def test_failure_ends_ranks_that_wait_for_ever(make_group):
-    group = make_group()
+def test_failure_ends_ranks_that_wait_for_ever(make_toys):
+    group = make_toys()
     pids = group.pid()
     start = time.monotonic()
     with pytest.raises(WorkerError, match=r"toy rank 1 .* KeyError"):
         group.fail_on(1, waits=True)
     assert time.monotonic() - start < 10
-    assert_gone(pids)
+    wait_until_gone(pids, SECONDS)
 
 
-def test_death_is_told_with_process_log_and_last_words(make_group, tmp_path):
-    group = make_group(log_dir=tmp_path)
+def test_death_is_told_with_process_log_and_last_words(make_toys, tmp_path):
+    group = make_toys()
     pids = group.pid()
     with pytest.raises(WorkerDied) as caught:
         group.die_on(1)  # rank 0 raises "peer closed the connection", which is not the cause
     text = str(caught.value)
     assert text.startswith(f"toy rank 1 on {HOST} failed: WorkerDied: process {pids[1]} died")
     assert f"Its log is {tmp_path / 'toy-1.log'}\n  | last words" in text
-    assert_gone(pids)
+    wait_until_gone(pids, SECONDS)
 
 
-def test_death_while_idle_is_noticed_by_the_next_call(make_group):
-    group = make_group()
+def test_death_while_idle_is_noticed_by_the_next_call(make_toys):
+    group = make_toys()
     os.kill(group.pid()[0], signal.SIGKILL)
     with pytest.raises(WorkerDied, match="toy rank 0"):
         group.fail_on(5, waits=True)
 
 
-def test_replace_ends_a_rank_that_hangs_in_native_code(make_group, tmp_path):
-    group = make_group(log_dir=tmp_path)
+def test_replace_ends_a_rank_that_hangs_in_native_code(make_toys, tmp_path):
+    group = make_toys()
     pids = group.pid()
     hanging, queued = group.start_on(1, "hang"), group.start_on(1, "add", 1)
     group.wait_any([hanging], timeout=0.5)
     assert not hanging.is_done
     group.replace(1)
-    assert_gone(pids[1:])
+    wait_until_gone(pids[1:], SECONDS)
     assert [type(lost.outcome()) for lost in (hanging, queued)] == [WorkerDied, WorkerDied]
     zero, one = group.pid()
     assert zero == pids[0]
     assert one != pids[1]
 
 
-def test_replace_ends_a_rank_that_is_stopped(make_group):
-    group = make_group()
+def test_replace_ends_a_rank_that_is_stopped(make_toys):
+    group = make_toys()
     pids = group.pid()
     os.kill(pids[1], signal.SIGSTOP)
     lost = group.start_on(1, "add", 1)
     group.replace(1)
-    assert_gone(pids[1:])
+    wait_until_gone(pids[1:], SECONDS)
     assert isinstance(lost.outcome(), WorkerDied)
     assert group.add(1) == [1, 1]
 
 
-def test_processes_of_a_replaced_worker_end_with_it(make_group):
-    group = make_group()
+def test_processes_of_a_replaced_worker_end_with_it(make_toys):
+    group = make_toys()
     kept, ended = group.start_process()
     hanging = group.start_on(1, "hang")
     group.replace(1)
     assert isinstance(hanging.outcome(), WorkerDied)
-    assert_gone([ended])
+    wait_until_gone([ended], SECONDS)
     assert Path(f"/proc/{kept}").exists()
 
 
-def test_replace_mends_a_group_whose_rank_died(make_group):
-    group = make_group()
+def test_replace_mends_a_group_whose_rank_died(make_toys):
+    group = make_toys()
     died = group.start_on(0, "die_on", 0).outcome()
     assert isinstance(died, WorkerDied)
     group.replace(0)
     assert group.add(3) == [3, 3]
 
 
-def test_a_death_in_a_stream_keeps_what_came_before_and_the_other_streams(make_group, tmp_path):
-    group = make_group(log_dir=tmp_path)
+def test_a_death_in_a_stream_keeps_what_came_before_and_the_other_streams(make_toys, tmp_path):
+    group = make_toys()
     dying, queued, good = (
         group.stream_on(0, "count_and_die", 2),
         group.stream_on(0, "count", 1),
@@ -128,8 +108,8 @@ def test_a_death_in_a_stream_keeps_what_came_before_and_the_other_streams(make_g
     assert group.add(2) == [2, 2]
 
 
-def test_a_stream_that_hangs_is_waited_for_no_longer_than_asked_and_ends_with_its_rank(make_group):
-    group = make_group()
+def test_a_stream_that_hangs_is_waited_for_no_longer_than_asked_and_ends_with_its_rank(make_toys):
+    group = make_toys()
     stream = group.stream_on(1, "count_and_hang", 1)
     taken = []
     while not taken:
@@ -144,8 +124,8 @@ def test_a_stream_that_hangs_is_waited_for_no_longer_than_asked_and_ends_with_it
     assert isinstance(stream.failure, WorkerDied)
 
 
-def test_a_receiver_that_hangs_or_died_is_named_and_the_others_are_served(make_group):
-    sender, target = make_group(1), make_group(3)
+def test_a_receiver_that_hangs_or_died_is_named_and_the_others_are_served(make_toys):
+    sender, target = make_toys(1, role="sender"), make_toys(3)
     receiver = target.receiver("add")
     died = target.start_on(0, "die_on", 0)
     assert isinstance(died.outcome(), WorkerDied)
@@ -161,20 +141,20 @@ def test_a_receiver_that_hangs_or_died_is_named_and_the_others_are_served(make_g
     assert sender.send_each_to(target.receiver("add"), 1) == [{0: 2, 1: 6, 2: 2}]
 
 
-def test_shutdown_leaves_no_process(make_group):
-    group = make_group()
+def test_shutdown_leaves_no_process(make_toys):
+    group = make_toys()
     pids = group.pid()
     group.shutdown()
-    assert_gone(pids)
+    wait_until_gone(pids, SECONDS)
 
 
-def test_environment_and_light_processes(make_group):
-    group = make_group(1, env={"TOY_SETTING": "7"})
+def test_environment_and_light_processes(make_toys):
+    group = make_toys(1, env={"TOY_SETTING": "7"})
     assert group.environment("TOY_SETTING") == [{"TOY_SETTING": "7"}]
     assert group.modules("torch", "transformers") == [[]]
 
 
-def test_missing_import_of_a_worker_is_its_failure(make_group, tmp_path, monkeypatch):
+def test_missing_import_of_a_worker_is_its_failure(make_toys, tmp_path, monkeypatch):
     import sys
 
     (tmp_path / "fleeting.py").write_text("from toy_worker import Toy\nclass Fleeting(Toy): pass\n")

@@ -5,40 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from leftovers import wait_until_gone
 
 from verl.trainer.phases import Phases
 from verl.trainer.watchdog import Stalled, watchdog
-
-TOYS = Path(__file__).resolve().parents[1] / "single_controller"
-
-
-@pytest.fixture
-def make_group(ray_runtime, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(TOYS)
-    from toy_worker import Toy
-
-    from verl.single_controller.ray_group import RayWorkerGroup
-
-    made = []
-
-    def make(role="toy"):
-        made.append(RayWorkerGroup(role, Toy, num_ranks=2, log_dir=tmp_path))
-        made[-1].ready()
-        return made[-1]
-
-    yield make
-    for group in made:
-        group.shutdown()
-
-
-def wait_until_gone(pids):
-    deadline = time.monotonic() + 60
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
-        assert time.monotonic() < deadline, "a worker outlived its group"
-        time.sleep(0.05)
 
 
 def test_phases_nest_and_count():
@@ -50,8 +22,8 @@ def test_phases_nest_and_count():
     assert phases.num_moves == 4
 
 
-def test_workers_that_hang_are_reported_and_then_ended(make_group, tmp_path):
-    group, other = make_group(), make_group("other")
+def test_workers_that_hang_are_reported_and_then_ended(make_toys, tmp_path):
+    group, other = make_toys(), make_toys(role="other")
     pids = group.pid() + other.pid()
     phases = Phases()
     with (
@@ -74,8 +46,8 @@ def test_workers_that_hang_are_reported_and_then_ended(make_group, tmp_path):
     wait_until_gone(pids)
 
 
-def test_a_stopped_process_is_named_as_the_cause(make_group, tmp_path):
-    group = make_group()
+def test_a_stopped_process_is_named_as_the_cause(make_toys, tmp_path):
+    group = make_toys()
     pids = group.pid()
     os.kill(pids[1], signal.SIGSTOP)
     with pytest.raises(Stalled, match=rf"toy rank 1, process {pids[1]} on .*: stopped by a signal \(SIGSTOP\)"), \
@@ -84,8 +56,8 @@ def test_a_stopped_process_is_named_as_the_cause(make_group, tmp_path):
     wait_until_gone(pids)
 
 
-def test_a_run_that_moves_is_left_alone(make_group, tmp_path):
-    group, phases = make_group(), Phases()
+def test_a_run_that_moves_is_left_alone(make_toys, tmp_path):
+    group, phases = make_toys(), Phases()
     with watchdog(3.0, [group], phases, tmp_path / "logs"):
         end = time.monotonic() + 7
         while time.monotonic() < end:
@@ -94,7 +66,7 @@ def test_a_run_that_moves_is_left_alone(make_group, tmp_path):
     assert not (tmp_path / "logs").exists()
 
 
-def test_other_errors_and_interrupts_stay_what_they_are(make_group, tmp_path):
+def test_other_errors_and_interrupts_stay_what_they_are(make_toys, tmp_path):
     for error in (ValueError("mine"), KeyboardInterrupt()):
         with pytest.raises(type(error)) as caught, watchdog(60.0, [], Phases(), tmp_path):
             raise error
