@@ -160,7 +160,7 @@ def test_a_receiver_of_some_ranks_reaches_only_these_and_tells_failures_by_rank(
     sender, target = make_group(1, role="actor"), make_group(3, role="engine", start=1)
     receiver = target.receiver("add", ranks=[0, 2])
     assert receiver.ranks == (0, 2)
-    assert sender.send_to(receiver, 6) == [[7, 7]]
+    assert sender.send_each_to(receiver, 6) == [{0: 7, 2: 7}]
     assert sender.send_each_to(receiver, 1) == [{0: 8, 2: 8}]
     assert target.add(0) == [8, 1, 8]
     (outcomes,) = sender.send_each_to(target.receiver("fail_on"), 1)
@@ -171,10 +171,10 @@ def test_a_receiver_of_some_ranks_reaches_only_these_and_tells_failures_by_rank(
 
 def test_workers_of_one_group_call_another(make_group):
     sender, target = make_group(1, role="actor"), make_group(2, role="engine", start=1)
-    assert sender.send_to(target.receiver("add"), 6) == [[7, 7]]
+    assert sender.send_each_to(target.receiver("add"), 6) == [{0: 7, 1: 7}]
 
 
-def test_failing_receiver_is_the_one_named(make_group):
+def test_who_passes_on_the_failure_of_a_receiver_is_not_the_one_named(make_group):
     sender, target = make_group(1, role="actor"), make_group(2, role="engine")
     with raises_worker_error(f"engine rank 1 on {HOST} failed: KeyError: 'what a mistake'"):
         sender.send_to(target.receiver("fail_on"), 1)

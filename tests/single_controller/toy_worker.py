@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from verl.single_controller import Arguments, Receiver, Results, Worker, dispatch
+from verl.single_controller import Arguments, Receiver, Results, Worker, WorkerError, dispatch
 
 
 class Toy(Worker):
@@ -75,8 +75,11 @@ class Toy(Worker):
         10**10**10  # native code that neither signals nor threads interrupt
 
     @dispatch()
-    def send_to(self, receiver: Receiver, payload: int) -> list[int]:
-        return receiver.send_all(payload)
+    def send_to(self, receiver: Receiver, payload: int) -> None:
+        """Raises what a rank failed with, as its own failure."""
+        for outcome in receiver.send_each(payload).values():
+            if isinstance(outcome, WorkerError):
+                raise outcome
 
     @dispatch()
     def send_each_to(self, receiver: Receiver, payload: int, timeout: float | None = None) -> dict[int, object]:

@@ -104,16 +104,10 @@ class Receiver(Protocol):
     def send_each(
         self, payload: Any, ranks: Sequence[int] | None = None, timeout: float | None = None
     ) -> dict[int, Any | WorkerError]:
-        """Like `send_all`, by rank, and what a rank failed with stands in the place of its result.
+        """Call the method with `payload` on every rank, or on these; wait, and return the results by rank.
 
+        What a rank failed with, an error that names it, stands in the place of its result; nothing is raised.
         A rank that has not answered after `timeout` seconds has failed (WorkerLate); it may still be busy with it.
-        """
-        ...
-
-    def send_all(self, payload: Any, ranks: Sequence[int] | None = None) -> list[Any]:
-        """Call the method with `payload` on every rank, or on these; wait, and return the results in rank order.
-
-        Raises WorkerError, naming the receiving worker.
         """
         ...
 

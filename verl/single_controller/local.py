@@ -187,9 +187,6 @@ class _LocalReceiver:
     method: str
     ranks: tuple[int, ...]
 
-    def send_all(self, payload: Any, ranks: Sequence[int] | None = None) -> list[Any]:
-        return [pending.result() for pending in self._start(payload, ranks).values()]
-
     def send_each(
         self, payload: Any, ranks: Sequence[int] | None = None, timeout: float | None = None
     ) -> dict[int, Any | WorkerError]:

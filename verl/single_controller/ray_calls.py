@@ -87,9 +87,6 @@ class RayReceiver:
     method: str
     ranks: tuple[int, ...]
 
-    def send_all(self, payload: Any, ranks: Sequence[int] | None = None) -> list[Any]:
-        return self.team.gather(self._start(payload, ranks))
-
     def send_each(
         self, payload: Any, ranks: Sequence[int] | None = None, timeout: float | None = None
     ) -> dict[int, Any | WorkerError]:
