@@ -32,7 +32,7 @@ def test_an_epoch_shows_every_row_at_most_once_and_drops_the_rest(sizes, shuffle
     num_rows, batch_size = sizes
     sampler = StatefulSampler(num_rows, batch_size, shuffle, seed)
     for epoch in range(3):
-        seen = [row for _ in range(sampler.num_batches) for row in sampler.next_batch()]
+        seen = [row for _ in range(num_rows // batch_size) for row in sampler.next_batch()]
         assert sampler.epoch == epoch
         assert len(seen) == len(set(seen)) == num_rows // batch_size * batch_size
         assert set(seen) <= set(range(num_rows))

@@ -34,11 +34,6 @@ class StatefulSampler:
         self._position = 0  # rows of this epoch already drawn
         self._order = self._permutation()
 
-    @property
-    def num_batches(self) -> int:
-        """Batches in one epoch."""
-        return self.num_rows // self.batch_size
-
     def next_batch(self) -> list[int]:
         """The row numbers of the next step."""
         if self._position + self.batch_size > self.num_rows:
