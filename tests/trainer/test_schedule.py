@@ -28,7 +28,7 @@ def test_the_next_batch_is_written_while_the_step_goes_on():
         drawn.append(number)
         return number
 
-    schedule = OneStepOff(draw, abandon=pytest.fail)
+    schedule = OneStepOff(draw, abandon=pytest.fail, draw_ahead=draw)
     for number in (1, 2, 3):
         assert schedule.take(number) == number
         update_is_done.clear()
@@ -46,7 +46,7 @@ def test_an_error_in_the_thread_is_raised_when_the_engines_are_waited_for():
         if number == 2:
             raise ZeroDivisionError("the engine")
 
-    schedule = OneStepOff(draw, abandon=pytest.fail)
+    schedule = OneStepOff(draw, abandon=pytest.fail, draw_ahead=draw)
     schedule.take(1)
     schedule.begin_next(2)
     with pytest.raises(ZeroDivisionError, match="the engine"):
@@ -83,7 +83,7 @@ def test_leaving_in_the_middle_of_a_batch_ends_what_it_waits_for():
         if number == 2 and is_abandoned.wait(60):
             raise RuntimeError("the engines are gone")
 
-    schedule = OneStepOff(draw, abandon=is_abandoned.set)
+    schedule = OneStepOff(draw, abandon=is_abandoned.set, draw_ahead=draw)
     schedule.take(1)
     schedule.begin_next(2)
     schedule.close()

@@ -83,17 +83,17 @@ class OneStepOff(Generic[BatchT]):
         draw: writes the batch of a step when it is taken: the first one, and one that could not be written ahead.
         abandon: ends what is waited for in the thread, so that it fails; called when the run ends in the middle of a
             batch.
-        draw_ahead: writes a batch in the thread; raises EnginesNeedWeights when it cannot be finished. None: `draw`.
+        draw_ahead: writes a batch in the thread; raises EnginesNeedWeights when it cannot be finished.
     """
 
     def __init__(
         self,
         draw: Callable[[int], BatchT],
         abandon: Callable[[], None],
-        draw_ahead: Callable[[int], BatchT] | None = None,
+        draw_ahead: Callable[[int], BatchT],
     ) -> None:
         self._draw = draw
-        self._draw_ahead = draw_ahead or draw
+        self._draw_ahead = draw_ahead
         self._abandon = abandon
         self._thread = ThreadPoolExecutor(1, "rollout-ahead")
         self._ahead: Future[BatchT] | None = None
