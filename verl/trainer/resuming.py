@@ -52,8 +52,8 @@ def check_data(path: Path, state: Mapping[str, Any], data: DataIdentity, changes
     Raises:
         CheckpointError: names the files that changed and how, or the settings that may be the reason.
     """
-    saved = state.get("data") or {"fingerprint": state.get("fingerprint"), "files": {}}
-    if not saved["fingerprint"] or saved["fingerprint"] == data.fingerprint:
+    saved = state["data"]
+    if saved["fingerprint"] == data.fingerprint:
         return
     what = data.differences(saved["files"]) if saved["files"] else []
     if not what:
