@@ -9,7 +9,7 @@ from pathlib import Path
 import hostile_programs as hostile
 import pytest
 from process_tree import descendants
-from sandbox_case import limits
+from sandbox_case import limits, run_together
 
 from verl.sandbox import Job
 
@@ -64,7 +64,7 @@ def test_neighbours_do_not_notice(sandbox, bomb):
     """Honest programs keep to a limit of processor time, and none dies, while a bomb goes off beside them."""
     neighbour = Job("print(sum(i * i for i in range(100_000)))", "stdin", limits(wall=20.0, cpu=1.0))
     attack = Job(hostile.ATTACKS[bomb].source, "stdin", limits(1.0))
-    outcomes = sandbox.run_many([attack, *[neighbour] * 8])
+    outcomes = run_together(sandbox, [attack, *[neighbour] * 8])
     assert [o.stdout for o in outcomes[1:]] == ["333328333350000\n"] * 8
     assert outcomes[0].status in ("timeout", "limit")
 
@@ -73,7 +73,7 @@ def test_time_is_counted_from_its_own_start(sandbox):
     """Forty naps of 0.1 s on two workers take 2 s, none more than its limit."""
     nap = Job("import time; time.sleep(0.1)", "stdin", limits(1.5))
     begin = time.monotonic()
-    outcomes = sandbox.run_many([nap] * 40)
+    outcomes = run_together(sandbox, [nap] * 40)
     assert [o.status for o in outcomes] == ["ok"] * 40
     assert time.monotonic() - begin > 1.9
 

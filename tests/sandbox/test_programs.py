@@ -1,7 +1,7 @@
 """What programs find inside, in the three modes, and what is told of how they ended."""
 
 import pytest
-from sandbox_case import limits
+from sandbox_case import limits, run_together
 
 from verl.sandbox import ErrorReport, Job
 
@@ -184,11 +184,11 @@ def test_large_input_and_output_pass(sandbox):
 
 def test_hashes_are_the_same_every_time(sandbox):
     job = Job("print(hash('a'))", "stdin", limits())
-    assert len({outcome.stdout for outcome in sandbox.run_many([job] * 6)}) == 1
+    assert len({outcome.stdout for outcome in run_together(sandbox, [job] * 6)}) == 1
 
 
-def test_many_keep_their_order(sandbox):
-    outcomes = sandbox.run_many([Job(f"print({n})", "stdin", limits()) for n in range(12)], parallelism=2)
+def test_more_threads_than_workers_get_each_its_own_outcome(sandbox):
+    outcomes = run_together(sandbox, [Job(f"print({n})", "stdin", limits()) for n in range(12)], 4)
     assert [int(outcome.stdout) for outcome in outcomes] == list(range(12))
 
 

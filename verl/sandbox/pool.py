@@ -9,7 +9,6 @@ import threading
 import warnings
 import weakref
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from verl.config.sandbox import SandboxConfig
 from verl.sandbox.isolation import Kind
@@ -76,14 +75,6 @@ class Sandbox:
             return Outcome("limit", error=ErrorReport("SandboxLost", str(lost)))
         finally:
             self._slots.put(slot)
-
-    def run_many(self, jobs: Sequence[Job], parallelism: int | None = None) -> list[Outcome]:
-        """Run programs at the same time, at most `parallelism` (default and upper bound: the number of workers)."""
-        num_threads = max(1, min(parallelism or self.num_workers, self.num_workers, len(jobs)))
-        if num_threads == 1:
-            return [self.run(job) for job in jobs]
-        with ThreadPoolExecutor(num_threads) as threads:
-            return list(threads.map(self.run, jobs))
 
     def close(self) -> None:
         """End all workers. Also happens when the object or the process ends."""
