@@ -42,7 +42,7 @@ def test_a_good_sync_is_reported_and_verified(pool, model, truth):
     reports = send(pool, weights_of(model), version=4)
     (report,) = reports.values()
     assert report.version == pool.weight_version == 4
-    assert report.num_tensors == 25 and report.num_bytes == sum(t.nbytes for _, t in weights_of(model))
+    assert report.num_bytes == sum(t.nbytes for _, t in weights_of(model))
     assert len(report.digests) > 3  # several buckets, so the loader was fed while it ran
     with pytest.raises(EnginesNeedWeights, match="publish weights first"):  # received, but not proven
         list(pool.generate(requests(1)))

@@ -24,7 +24,6 @@ class SyncReport:
     version: int
     digests: list[str]
     """Of each bucket, in order."""
-    num_tensors: int
     num_bytes: int
     seconds: float
     """From `begin_sync` until everything was loaded."""
@@ -101,16 +100,14 @@ class _Sync:
         self._start = time.perf_counter()
         self._stream = WeightStream(lambda weights: engine.load_weights(weights, version))
         self._digests: list[str] = []
-        self._num_tensors = 0
         self._num_bytes = 0
 
     def receive(self, bucket: Bucket) -> None:
         self._stream.put(bucket)
         self._digests.append(digest(bucket))  # while the engine loads it: `finish_sync` is when it must be known
-        self._num_tensors += len(bucket.names)
         self._num_bytes += bucket.num_bytes
 
     def finish(self) -> SyncReport:
         self._stream.finish()
         seconds = time.perf_counter() - self._start
-        return SyncReport(self.version, self._digests, self._num_tensors, self._num_bytes, seconds)
+        return SyncReport(self.version, self._digests, self._num_bytes, seconds)
