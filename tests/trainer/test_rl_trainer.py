@@ -71,6 +71,10 @@ def test_both_schedules_see_the_same_prompts_in_the_same_order(train):
     assert staleness(one_off) == [0, 1, 1, 1, 1]
     first, second = (record.steps[0] for record in (on_policy, one_off))
     assert first.samples == second.samples and first.rows == second.rows  # nothing differs until weights do
+    for step in on_policy.steps:  # one rank trains on what is taught
+        taught = sum(row.num_tokens for row in step.rows if row.is_taught)
+        assert step.metrics["global_seqlen/balanced_min"] == step.metrics["global_seqlen/balanced_max"] == taught
+        assert step.metrics["global_seqlen/mean"] == sum(row.num_tokens for row in step.rows) >= taught
     gap = [step.metrics["training/rollout_probs_diff_mean"] for step in one_off.steps]
     assert gap[0] < 1e-5 < 1e-4 < min(gap[1:])  # the drift that the correction is for
 

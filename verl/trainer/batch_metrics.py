@@ -187,12 +187,13 @@ def staleness_metrics(samples: Sequence[Sample], number: int) -> dict[str, float
     return {"training/rollout_staleness": sum(behind) / len(behind)}
 
 
-def seqlen_metrics(lengths: Sequence[int], rank_loads: Sequence[int]) -> dict[str, float]:
+def seqlen_metrics(lengths: Sequence[int], rank_loads: Sequence[float]) -> dict[str, float]:
     """`global_seqlen/*`: tokens per rank, before and after balancing.
 
     Args:
         lengths: tokens of each row (prompt and response), in batch order.
-        rank_loads: tokens that each rank was given, see `rank_load`.
+        rank_loads: tokens that each rank was given to train on once, see `rank_load`. Rows that nobody is taught
+            from may be none of them.
     """
     world_size = len(rank_loads)
     bounds = [len(lengths) * rank // world_size for rank in range(world_size + 1)]

@@ -20,7 +20,14 @@ from verl.protocol import Row, mean_metrics, plan_mini_batch
 from verl.registry import ALGORITHMS
 from verl.self_distillation.reprompt import count_reprompts
 from verl.trainer.assemble import add_advantages, cut_updates, make_rows, updates_per_batch
-from verl.trainer.batch_metrics import Timer, batch_metrics, perf_metrics, staleness_metrics
+from verl.trainer.batch_metrics import (
+    Timer,
+    batch_metrics,
+    perf_metrics,
+    rank_load,
+    seqlen_metrics,
+    staleness_metrics,
+)
 from verl.trainer.checkpointing import RunCheckpoints
 from verl.trainer.guards import make_guards
 from verl.trainer.listeners import CheckpointTime, Listener, RolloutDump, SaveCheckpoints, Step, Track, Validation
@@ -212,7 +219,7 @@ class RLTrainer:
         return found
 
     def update(self, rows: list[Row], number: int) -> dict[str, float]:
-        """All optimizer steps of this rollout batch, and the teacher's."""
+        """All optimizer steps of this rollout batch, and the teacher's. Returns metrics of these."""
         config = self.config
         updates = cut_updates(
             rows,
@@ -222,4 +229,6 @@ class RLTrainer:
             config.trainer.balance_batch,
             derive_seed(config.trainer.seed, number, "update"),
         )
-        return mean_metrics(self.roles.actor.update_policy(updates))
+        loads = [rank_load(part) / config.actor_rollout_ref.actor.ppo_epochs for part in updates]
+        lengths = seqlen_metrics([row.num_tokens for row in rows], loads)
+        return mean_metrics(self.roles.actor.update_policy(updates)) | lengths
