@@ -14,22 +14,19 @@ the sync up to the point where the engine has loaded everything and its digests 
 Sync uses two cores where the others use one, so other load on the machine hurts it most: `fastest` are the best
 rounds of each, and `--wait-for-quiet` begins rounds when nobody else computes.
 
-    python tests/benchmarks/weight_sync.py --rounds 15 --ranks 1
-    python tests/benchmarks/weight_sync.py --rounds 15 --ranks 2
+    python tests/benchmarks/weight_sync.py --wait-for-quiet 10
+    python tests/benchmarks/weight_sync.py --wait-for-quiet 10 --ranks 2
 """
 
 import argparse
-import json
 import os
-import platform
 import tempfile
 import time
 from dataclasses import replace
-from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
+import report
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -122,24 +119,13 @@ PHASES = {
 
 def main():
     args = parse_arguments()
+    result = report.header({key: value for key, value in vars(args).items() if key != "output"})
     with tempfile.TemporaryDirectory() as folder:
         num_parameters = write_model(Path(folder), args)
         config = run_config(folder, args)
         with ray_session({"include_dashboard": False}):
             measured = measure(config, args)
-    settings = {key: value for key, value in vars(args).items() if key != "output"}
-    result = {
-        "parameters": num_parameters,
-        "settings": settings,
-        "settings_hash": sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12],
-        **measured,
-        "cpu": cpu_name(),
-        "versions": {name: installed(name, f"{name}-cpu") for name in ("torch", "ray", "vllm")},
-    }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.output:
-        args.output.write_text(text + "\n")
+    report.finish(result | {"parameters": num_parameters} | measured, args.output)
 
 
 def parse_arguments():
@@ -276,22 +262,6 @@ def cpu_ticks():
     """Idle and all ticks of all cores since the machine started."""
     ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     return ticks[3] + ticks[4], sum(ticks)
-
-
-def cpu_name():
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return {"name": names[0] if names else platform.processor(), "cores": os.cpu_count()}
-
-
-def installed(*names):
-    """Version of the first of these packages that is there: vLLM's CPU build has a name of its own."""
-    for name in names:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return None
 
 
 if __name__ == "__main__":
