@@ -75,8 +75,18 @@ def test_memory_that_is_not_the_senders_is_refused(path):
 
 @pytest.mark.parametrize("other_name", [lambda slot: slot[:-1], lambda slot: slot + "0", lambda slot: slot[::-1]])
 def test_memory_of_another_name_is_refused(other_name):
-    shared = SharedSlots(1024).place(bucket())
+    slots = SharedSlots(1024)  # kept, so that nothing but the name is wrong
+    shared = slots.place(bucket())
     assert SharedReader().open(replace(shared, slot=other_name(shared.slot))) is None
+    assert SharedReader().open(shared) is not None
+
+
+def test_memory_of_another_slot_is_refused():
+    """What a path may lead to on another machine, where a process of the same number has a file of its own."""
+    slots, others = SharedSlots(1024), SharedSlots(1024)
+    shared, foreign = slots.place(bucket()), others.place(bucket(2.0))
+    assert SharedReader().open(replace(shared, path=foreign.path)) is None
+    assert SharedReader().open(foreign) is not None
 
 
 def test_memory_of_a_killed_sender_is_readable_until_let_go_and_leaves_no_file():
