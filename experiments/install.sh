@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Makes a Python environment for this repository, once. Sourced by experiments/quickstart.sh and tests/run.sh, from the
 # repository's root; it may also be run by itself: bash experiments/install.sh
 #

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# The multi-turn baseline: each of 19 hard questions of LiveCodeBench v6 is asked again and again, with its feedback.
+#
+#   bash experiments/ttt/run_multiturn_all.sh [options] [-- flag of recipes/multiturn_baseline/multiturn.py ...]
+#
+# Environment: QUESTIONS (hard, very_hard, or indices such as "3 10 46"), TEMPLATE (feedback_only or attempt_and_feedback),
+# SEED (0).
+
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../lib/submit.sh"
+source experiments/lib/questions.sh
+read_options submit '' "$@"
+
+TEMPLATE=${TEMPLATE:-feedback_only}
+SEED=${SEED:-0}
+
+FOLDERS_OF_QUESTIONS=$(question_folders)
+for data in $FOLDERS_OF_QUESTIONS; do
+  name=$(run_name "$data" FINAL-MULTITURN "$TEMPLATE" "seed$SEED")
+  add_job "$name" "$data" bash experiments/lib/python.sh recipes/multiturn_baseline/multiturn.py \
+    --data-dir "$data" --run-name "$name" --template "$TEMPLATE" --seed "$SEED" "${EXTRA[@]}"
+done
+run_jobs

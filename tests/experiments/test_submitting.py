@@ -1,0 +1,224 @@
+"""From the printed command to what runs: quoting, flags of the cluster, missing data, sweeps on this machine."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SDPO_ALL = "generalization/run_sdpo_all.sh"
+GRPO_ALL = "generalization/run_baseline_grpo_all.sh"
+SDPO_RICH = "rich_feedback/run_sdpo.sh"
+MULTITURN = "ttt/run_multiturn_all.sh"
+LAUNCHERS = sorted(str(path.relative_to(ROOT / "experiments")) for path in ROOT.glob("experiments/*/run_*.sh"))
+ODD = 'trainer.experiment_name=it\'s "$HOME" `x` \\n; (a|b) *'
+# A program that writes down how it was called, one JSON list a line.
+DUMP = f"""exec {sys.executable} -c '
+import json, os, sys
+words = [os.environ.get("WANDB_ENTITY"), os.environ.get("MADE_BY_SETUP"), os.environ.get("EXPERIMENT"), *sys.argv[1:]]
+print(json.dumps(words), file=open(os.environ["DUMP"], "a"))' "$@"
+"""
+
+
+@pytest.fixture
+def chain(launch, program, tmp_path):
+    """`chain(script, *arguments, **environment)`: paste what a dry run prints into bash, where sbatch does what Slurm
+    does (its line goes to sh), srun starts its command, and Python only writes down how it was called."""
+
+    def run(script, *arguments, **environment):
+        printed = launch(script, "--dry-run", *arguments, **environment)
+        assert printed.returncode == 0, printed.stderr
+        programs = program("sbatch", 'for word; do :; done; cd "${WORKDIR:?}"; exec sh -c "${word#--wrap=}"')
+        program("srun", 'while [[ $1 == -* ]]; do shift; done; exec "$@"')
+        program("spy", DUMP)
+        dump = tmp_path / "calls"
+        env = {"PATH": f"{programs}:{os.environ['PATH']}", "HOME": "/nowhere", "PYTHON": "spy", "DUMP": str(dump)}
+        env |= {"WORKDIR": str(ROOT), "SLURM_JOB_ID": "7"}
+        lines = [line for line in printed.stdout.splitlines() if not line.startswith("Would ")]
+        subprocess.run(["bash"], input="\n".join(lines), env=env, cwd=tmp_path, text=True, check=True)
+        return [json.loads(line) for line in dump.read_text().splitlines()]
+
+    return run
+
+
+def test_printed_commands_can_be_pasted(chain):
+    """Every character arrives at the trainer as it was typed."""
+    calls = chain(SDPO_ALL, ODD, CLUSTER_LOG_DIR="my logs")
+    assert len(calls) == 10
+    entity, made, experiment, *words = calls[0]
+    assert (entity, made, words[:3]) == (None, None, ["-m", "verl.trainer.main_ppo", "--config-name"])
+    assert experiment == "FINAL-SDPO-train32-alpha0.5-rollout8-lr1e-5-drossTrue-Qwen-Qwen3-8B-biology"
+    assert words[-1] == ODD
+
+
+def test_settings_of_the_cluster_reach_the_run(chain):
+    setup = """MADE_BY_SETUP="it's $((1 + 1))"; export MADE_BY_SETUP;"""
+    (call,) = chain(SDPO_RICH, ODD, WANDB_ENTITY="my team", CLUSTER_SETUP=setup, CLUSTER_OVERRIDES="trainer.seed=4")
+    assert call[:2] == ["my team", "it's 2"]
+    assert call[-2:] == ["trainer.seed=4", ODD]
+
+
+def test_a_setup_that_fails_ends_the_job(chain):
+    with pytest.raises(subprocess.CalledProcessError):
+        chain(SDPO_RICH, CLUSTER_SETUP="false")
+
+
+def test_recipes_get_their_flags(chain):
+    calls = chain(MULTITURN, "--", "--max-turns", "5 6", TEMPLATE="attempt_and_feedback", QUESTIONS="3")
+    assert calls[0][3] == "recipes/multiturn_baseline/multiturn.py"
+    assert calls[0][-6:] == ["--template", "attempt_and_feedback", "--seed", "0", "--max-turns", "5 6"]
+
+
+def test_local_commands_can_be_pasted(chain):
+    (call,) = chain("local/run_local_grpo.sh", ODD)
+    assert call[-1] == ODD
+
+
+def test_flags_by_default_suit_any_slurm(dry_run, tmp_path):
+    job = dry_run(SDPO_ALL)[0]
+    logs = tmp_path / "logs"
+    assert job.sbatch[:-1] == [
+        "sbatch",
+        "--job-name=rlvr",
+        f"--comment={job.name}",
+        "--nodes=1",
+        "--time=12:00:00",
+        "--ntasks-per-node=1",
+        f"--output={logs}/%j.log",
+        f"--error={logs}/%j.err",
+        "--open-mode=append",
+        "--requeue",
+        "--signal=B:USR1@300",
+        f"--chdir={ROOT}",
+    ]
+
+
+def test_flags_of_the_gh200_cluster(dry_run):
+    job = dry_run(SDPO_ALL, CLUSTER_FILE="experiments/clusters/gh200.sh", CLUSTER_ACCOUNT="a123")[0]
+    assert {
+        "--job-name=rlvr",
+        "--account=a123",
+        "--nodes=1",
+        "--partition=normal",
+        "--time=12:00:00",
+        "--environment=sdpo",
+        "--ntasks-per-node=1",
+        "--gpus-per-node=4",
+        "--mem=460000",
+        "--cpus-per-task=288",
+    } <= set(job.sbatch)
+    assert {"trainer.n_gpus_per_node=4", "actor_rollout_ref.rollout.tensor_model_parallel_size=2"} <= set(job.command)
+    assert " --cpus-per-task=288 " in job.sbatch[-1]
+
+
+def test_the_environment_wins_over_the_files(dry_run):
+    chosen = {"CLUSTER_TIME": "1:00:00", "CLUSTER_PARTITION": "", "CLUSTER_NODES": "2", "CLUSTER_SIGNAL_SECONDS": ""}
+    job = dry_run(
+        SDPO_ALL, CLUSTER_FILE="experiments/clusters/gh200.sh", CLUSTER_FLAGS="--exclusive --qos=hi", **chosen
+    )[0]
+    assert {"--time=1:00:00", "--nodes=2", "--exclusive", "--qos=hi"} <= set(job.sbatch)
+    assert "trainer.nnodes=2" in job.command
+    absent = ("--partition", "--signal", "--requeue", "--account")
+    assert not [word for word in job.sbatch if word.startswith(absent)]
+
+
+def test_containers_of_srun(dry_run):
+    job = dry_run(SDPO_RICH, CLUSTER_CONTAINER="/images/sdpo.sqsh", CLUSTER_MOUNTS="/a:/a,/b:/b")[0]
+    flags = "--container-image=/images/sdpo.sqsh --container-mounts=/a:/a,/b:/b"
+    assert job.sbatch[-1].startswith(f"--wrap=exec env 'SRUN_OPTIONS={flags}' bash experiments/lib/job.sh srun ")
+    assert f" {flags} bash experiments/verl_training.sh " in job.sbatch[-1]
+
+
+@pytest.mark.parametrize("script", LAUNCHERS)
+@pytest.mark.parametrize("argument", ["--dryrun", "-n", "=x", "--suffix"])
+def test_unknown_options_are_errors(launch, script, argument):
+    process = launch(script, argument)
+    assert process.returncode != 0 and argument in process.stderr and not process.stdout
+
+
+@pytest.mark.parametrize("script", sorted({SDPO_ALL, GRPO_ALL, SDPO_RICH, MULTITURN}))
+def test_a_sweep_takes_no_words(launch, script):
+    process = launch(script, "dry-run")
+    assert process.returncode == 2 and "unknown argument dry-run" in process.stderr
+
+
+@pytest.mark.parametrize("script", LAUNCHERS)
+def test_help(launch, script):
+    process = launch(script, "--help")
+    assert process.returncode == 0
+    assert f"bash experiments/{script}" in process.stdout and "--dry-run" in process.stdout
+
+
+def make_data(folder):
+    folder.mkdir(parents=True)
+    for name in ("train.parquet", "test.parquet"):
+        (folder / name).touch()
+
+
+def make_all(tmp_path):
+    for name in ("biology", "chemistry", "material", "physics"):
+        make_data(tmp_path / "data" / "sciknoweval" / name)
+    make_data(tmp_path / "data" / "tooluse")
+
+
+def test_nothing_is_submitted_when_data_are_missing(launch, program, tmp_path):
+    trace = tmp_path / "trace"
+    programs = program("sbatch", f"touch {trace}")
+    make_data(tmp_path / "data" / "sciknoweval" / "biology")
+    process = launch(SDPO_ALL, PATH=f"{programs}:{os.environ['PATH']}")
+    assert process.returncode == 2 and not trace.exists()
+    assert "sciknoweval/biology " not in process.stderr and "data/split_tasks.py" in process.stderr
+
+
+def test_the_printed_commands_make_the_data(launch, tmp_path):
+    """The lines for one set, with its rows from a file instead of the hub."""
+    row = {
+        "question": "Which is acidic?",
+        "choices": {"text": ["HCl", "NaOH"], "label": ["A", "B"]},
+        "answer": "",
+        "answerKey": "A",
+        "type": "mcq-2-choices",
+        "domain": "Chemistry",
+        "details": {"level": "L3", "task": "t", "subtask": "s", "source": "x"},
+        "prompt": {"default": "Select the right answer."},
+    }
+    own = tmp_path / "own.json"
+    own.write_text(json.dumps([row | {"question": f"Which of {n} is acidic?"} for n in range(10)]))
+    lines = launch(SDPO_ALL, "--dry-run").stderr.splitlines()
+    load, split, preprocess = [line for line in lines if "chemistry" in line and line.startswith("python ")]
+    python = f"{sys.executable} "
+    script = "\n".join(line.replace("python ", python, 1) for line in (f"{load} --from_path {own}", split, preprocess))
+    done = subprocess.run(["bash", "-e"], input=script, text=True, cwd=ROOT, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "data" / "sciknoweval" / "chemistry"
+    assert (folder / "train.parquet").stat().st_size and (folder / "test.parquet").stat().st_size
+
+
+def test_without_slurm_a_submission_says_what_to_do(launch, tmp_path):
+    make_all(tmp_path)
+    (tmp_path / "few").mkdir()
+    for name in ("bash", "dirname", "basename", "realpath", "sort", "uniq", "awk"):
+        (tmp_path / "few" / name).symlink_to(f"/usr/bin/{name}")
+    process = launch(SDPO_ALL, PATH=str(tmp_path / "few"))
+    assert process.returncode == 2 and "sbatch is not on the PATH" in process.stderr
+
+
+def test_a_refused_job_ends_the_sweep(launch, program, tmp_path):
+    make_all(tmp_path)
+    programs = program("sbatch", f"echo >>{tmp_path}/calls; (($(wc -l <{tmp_path}/calls) < 3))")
+    process = launch(SDPO_ALL, PATH=f"{programs}:{os.environ['PATH']}")
+    assert process.returncode == 2 and "2 of 10 were submitted before it" in process.stderr
+
+
+@pytest.mark.parametrize(("status", "runs", "end"), [(0, 10, 0), (3, 10, 1), (130, 1, 130)])
+def test_a_sweep_on_this_machine(launch, program, tmp_path, status, runs, end):
+    """One after another; a failed run does not end it, an interrupted one does."""
+    make_all(tmp_path)
+    programs = program("spy", f"echo >>{tmp_path}/calls; exit {status}")
+    process = launch(SDPO_ALL, "--local", PATH=f"{programs}:{os.environ['PATH']}", PYTHON="spy")
+    assert process.returncode == end
+    assert len((tmp_path / "calls").read_text().splitlines()) == runs
+    assert process.stderr.count("(exit status 3)") == (10 if status == 3 else 0)
