@@ -2,7 +2,7 @@
 # Python, from the environment that belongs to this repository:   bash experiments/lib/python.sh ARGUMENT ...
 #
 # $PYTHON if it is set (the images in docker/ set it), else the active environment (venv, conda), else .venv, which
-# experiments/install.sh makes, else what the PATH has.
+# experiments/install.sh makes, else what the PATH has. It imports this repository, whichever copy is installed.
 
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -17,4 +17,5 @@ command -v "$PYTHON" >/dev/null || {
   echo "error: there is no $PYTHON on $(hostname). Activate an environment, or make one: bash experiments/install.sh" >&2
   exit 2
 }
+export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}
 exec "$PYTHON" "$@"

@@ -67,6 +67,9 @@ sbatch_command() { # sbatch_command NAME COMMAND: sets FLAGS to the words of the
 
 submit_all() {
   local i
+  if [[ -z $CLUSTER_GPUS_PER_NODE ]]; then
+    echo "note: CLUSTER_GPUS_PER_NODE is empty, so the jobs ask for no GPU (experiments/cluster.sh)" >&2
+  fi
   LOGS=$(realpath -m "$CLUSTER_LOG_DIR")
   if [[ $DRY_RUN == false ]]; then
     command -v sbatch >/dev/null || refuse "sbatch is not on the PATH: this is no machine that submits to Slurm (--local runs here, --dry-run prints)"
