@@ -5,13 +5,26 @@ HARD="1 3 10 43 46 59 69 74 86 91 92 95 100 103 111 120 125 127 129" # 19; the b
 VERY_HARD="3 10 46 74 91 92 95 103 125"
 
 question_folders() { # one a line; QUESTIONS is hard (default), very_hard, or indices
-  local index indices=${QUESTIONS:-hard}
+  local index folder indices=${QUESTIONS:-hard}
   case $indices in
     hard) indices=$HARD ;;
     very_hard) indices=$VERY_HARD ;;
   esac
   for index in $indices; do
     [[ $index =~ ^[0-9]+$ ]] || refuse "QUESTIONS holds '$index' (allowed: hard, very_hard, or indices such as '3 10 46')"
-    printf '%s/lcb_v6_questions/q_%02d\n' "$CLUSTER_DATA_DIR" "$((10#$index))"
+    index=$((10#$index)) folder=$CLUSTER_DATA_DIR/lcb_v6_questions
+    if [[ -d $folder/q_$index ]]; then echo "$folder/q_$index"; else printf '%s/q_%02d\n' "$folder" "$index"; fi
   done
+}
+
+test_time_runs() { # test_time_runs NAME MODULE: one run of recipes/test_time for each question
+  local data folders name model=${MODEL_PATH:-Qwen/Qwen3-8B} seed=${SEED:-0}
+  folders=$(question_folders)
+  shared_overrides
+  for data in $folders; do
+    name=$(run_name "$data" "$1" "seed$seed" "$model")
+    add_job "$name" "$data" bash experiments/lib/python.sh -m "$2" --data-dir "$data" --run-name "$name" --seed "$seed" \
+      actor_rollout_ref.model.path="$model" "${SHARED[@]}"
+  done
+  run_jobs
 }

@@ -6,6 +6,8 @@
 
 shopt -s inherit_errexit # so that a mistake found within $( ) ends the launcher
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+LAUNCHER=$(realpath "$0")
+if [[ -f ${CLUSTER_FILE:-} ]]; then CLUSTER_FILE=$(realpath "$CLUSTER_FILE"); fi
 cd "$ROOT" || exit
 # shellcheck source=/dev/null
 if [[ -n ${CLUSTER_FILE:-} ]]; then source "$CLUSTER_FILE"; fi
@@ -41,7 +43,7 @@ refuse() { # a mistake in the command line or in what it needs
 }
 
 usage() { # the comment at the top of the launcher, and the options of all
-  sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
+  sed -n '2,/^$/s/^# \{0,1\}//p' "$LAUNCHER"
   printf '\n%s\n' "$OPTIONS"
 }
 

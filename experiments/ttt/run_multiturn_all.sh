@@ -4,7 +4,7 @@
 #   bash experiments/ttt/run_multiturn_all.sh [options] [-- flag of recipes/multiturn_baseline/multiturn.py ...]
 #
 # Environment: QUESTIONS (hard, very_hard, or indices such as "3 10 46"), TEMPLATE (feedback_only or attempt_and_feedback),
-# SEED (0).
+# MODEL_PATH, SEED (0).
 
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/submit.sh"
@@ -12,12 +12,13 @@ source experiments/lib/questions.sh
 read_options submit '' "$@"
 
 TEMPLATE=${TEMPLATE:-feedback_only}
+MODEL=${MODEL_PATH:-Qwen/Qwen3-8B}
 SEED=${SEED:-0}
 
-FOLDERS_OF_QUESTIONS=$(question_folders)
-for data in $FOLDERS_OF_QUESTIONS; do
-  name=$(run_name "$data" FINAL-MULTITURN "$TEMPLATE" "seed$SEED")
+QUESTION_FOLDERS=$(question_folders)
+for data in $QUESTION_FOLDERS; do
+  name=$(run_name "$data" FINAL-MULTITURN "$TEMPLATE" "seed$SEED" "$MODEL")
   add_job "$name" "$data" bash experiments/lib/python.sh recipes/multiturn_baseline/multiturn.py \
-    --data-dir "$data" --run-name "$name" --template "$TEMPLATE" --seed "$SEED" "${EXTRA[@]}"
+    --data-dir "$data" --run-name "$name" --template "$TEMPLATE" --seed "$SEED" --model "$MODEL" "${EXTRA[@]}"
 done
 run_jobs

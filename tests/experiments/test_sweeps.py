@@ -17,11 +17,12 @@ SDPO_RICH = "rich_feedback/run_sdpo.sh"
 GRPO_RICH = "rich_feedback/run_baseline_grpo.sh"
 MULTITURN = "ttt/run_multiturn_all.sh"
 TTT = "ttt/run_ttt_sdpo.sh"
+BEST_OF_K = "ttt/run_best_of_k_all.sh"
 SDPO_LOCAL = "local/run_local_sdpo.sh"
 GRPO_LOCAL = "local/run_local_grpo.sh"
 TEST_LOCAL = "local/run_local_test.sh"
 EMBEDDED = "local/run_embedded.sh"
-NUM_RUNS = {SDPO_ALL: 10, GRPO_ALL: 40, SDPO_RICH: 1, GRPO_RICH: 1, MULTITURN: 19, TTT: 19}
+NUM_RUNS = {SDPO_ALL: 10, GRPO_ALL: 40, SDPO_RICH: 1, GRPO_RICH: 1, MULTITURN: 19, TTT: 19, BEST_OF_K: 19}
 LOCAL = [SDPO_LOCAL, GRPO_LOCAL, TEST_LOCAL, EMBEDDED]
 COMMON = {"data.train_batch_size=32", "actor_rollout_ref.rollout.n=8", "algorithm.rollout_correction.rollout_is=token"}
 
@@ -76,7 +77,11 @@ def test_local_launchers_have_one_run(dry_run, script):
             GRPO_LOCAL,
             *["LOCAL-GRPO-mbs-8-train32-rollout8-lr1e-5-modelQwen-Qwen2.5-7B-Instruct-tooluse-local_grpo"] * 2,
         ),
-        (MULTITURN, "FINAL-MULTITURN-feedback_only-seed0-q_01", "FINAL-MULTITURN-feedback_only-seed0-q_129"),
+        (
+            MULTITURN,
+            "FINAL-MULTITURN-feedback_only-seed0-Qwen-Qwen3-8B-q_01",
+            "FINAL-MULTITURN-feedback_only-seed0-Qwen-Qwen3-8B-q_129",
+        ),
     ],
 )
 def test_names(dry_run, script, first, last):
@@ -190,7 +195,7 @@ def test_all_runs_compose_with_their_presets(dry_run, monkeypatch):
     for script, gpus in [*((script, "4") for script in [*NUM_RUNS, *LOCAL]), *((script, "") for script in LOCAL)]:
         for job in dry_run(script, CLUSTER_GPUS_PER_NODE=gpus, N_GPUS_PER_NODE=gpus):
             name, preset, data, *given = job.command
-            if script in (MULTITURN, TTT) or (preset, *given) in seen:
+            if script.startswith("ttt/") or (preset, *given) in seen:
                 continue  # recipes read their own flags
             seen.add((preset, *given))
             monkeypatch.setenv("EXPERIMENT", name)
@@ -207,9 +212,15 @@ def test_the_19_hard_questions(dry_run):
     script, *flags = jobs[0].command
     assert script == "recipes/multiturn_baseline/multiturn.py"
     assert flags[0] == "--data-dir" and flags[1].endswith("/lcb_v6_questions/q_01")
-    assert flags[2:] == ["--run-name", jobs[0].name, "--template", "feedback_only", "--seed", "0"]
+    named = ["--run-name", jobs[0].name, "--template", "feedback_only", "--seed", "0", "--model", "Qwen/Qwen3-8B"]
+    assert flags[2:] == named
 
 
 def test_questions_can_be_chosen(dry_run):
     assert len(dry_run(TTT, QUESTIONS="very_hard")) == 9
     assert [job.name.rpartition("-")[2] for job in dry_run(TTT, QUESTIONS="08 46")] == ["q_08", "q_46"]
+
+
+def test_folders_of_questions_without_zeros_are_found(dry_run, tmp_path):
+    (tmp_path / "data" / "lcb_v6_questions" / "q_3").mkdir(parents=True)
+    assert [Path(job.command[3]).name for job in dry_run(TTT, QUESTIONS="1 3")] == ["q_01", "q_3"]
