@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,3 +79,13 @@ def program(tmp_path):
         return folder
 
     return write
+
+
+@pytest.fixture
+def few_programs(tmp_path):
+    """A folder with all that a launcher needs besides bash itself, for a PATH without Slurm, Python or a GPU."""
+    folder = tmp_path.parent / f"{tmp_path.name}-programs"
+    folder.mkdir()
+    for name in ("bash", "dirname", "basename", "mkdir", "realpath", "sort", "uniq", "awk"):
+        (folder / name).symlink_to(shutil.which(name) or pytest.fail(name))
+    return folder
