@@ -74,6 +74,7 @@ read_options() { # read_options MODE SUFFIX ARGUMENT...: MODE is the default; wi
 run_name() { # run_name DATA FIELD...: fields, the data set's last folder and the suffix, joined by "-"; "/" becomes "-"
   local name='' field
   for field in "${@:2}" "$(basename "$1")" "$SUFFIX"; do
+    field=${field#/} field=${field%/} # of a model's folder
     if [[ -n $field ]]; then name+="${name:+-}${field//\//-}"; fi
   done
   echo "$name"
@@ -116,10 +117,13 @@ refuse_missing_data() { # a note in a dry run, else an error
   if [[ $DRY_RUN == true ]]; then printf 'note: %s\n' "$text" >&2; else refuse "$text"; fi
 }
 
-refuse_bad_names() { # two runs of one name would share a folder
-  local twice
+refuse_bad_names() { # a name is a folder, so two runs of one name would share it
+  local twice name
   twice=$(printf '%s\n' "${NAMES[@]}" | sort | uniq -d)
   [[ -z $twice ]] || refuse "two runs have the name $twice"
+  for name in "${NAMES[@]}"; do
+    [[ $name =~ ^[A-Za-z0-9._-]+$ ]] || refuse "'$name' is no name for a run and its folder (allowed: letters, digits, . _ -)"
+  done
 }
 
 run_jobs() { # print, submit or run what was added

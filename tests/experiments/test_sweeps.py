@@ -98,6 +98,18 @@ def test_suffix(dry_run):
     assert job.name.endswith("-tooluse-mine")
 
 
+def test_a_model_folder_in_the_name(dry_run):
+    (job,) = dry_run(GRPO_RICH, MODEL_PATH="/models/mine/")
+    assert job.name == "FINAL-GRPO-mbs-8-train32-rollout8-lr1e-6-model/models/mine-lcb_v6".replace("/", "-")
+    (job,) = dry_run(SDPO_RICH, MODEL_PATH="/models/mine/")
+    assert job.name == "FINAL-SDPO-train32-alpha1.0-rollout8-lr1e-6-drossTrue-models-mine-lcb_v6"
+
+
+def test_a_name_that_is_no_folder_is_refused(launch):
+    process = launch(SDPO_RICH, "--dry-run", "--suffix", "a b")
+    assert process.returncode == 2 and "allowed: letters, digits" in process.stderr and not process.stdout
+
+
 def overrides(job):
     return set(job.command[3:])
 
