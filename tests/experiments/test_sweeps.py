@@ -100,7 +100,7 @@ def test_suffix(dry_run):
 
 def test_a_model_folder_in_the_name(dry_run):
     (job,) = dry_run(GRPO_RICH, MODEL_PATH="/models/mine/")
-    assert job.name == "FINAL-GRPO-mbs-8-train32-rollout8-lr1e-6-model/models/mine-lcb_v6".replace("/", "-")
+    assert job.name == "FINAL-GRPO-mbs-8-train32-rollout8-lr1e-6-model-models-mine-lcb_v6"
     (job,) = dry_run(SDPO_RICH, MODEL_PATH="/models/mine/")
     assert job.name == "FINAL-SDPO-train32-alpha1.0-rollout8-lr1e-6-drossTrue-models-mine-lcb_v6"
 
