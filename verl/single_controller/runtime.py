@@ -59,10 +59,7 @@ def _kill_own_cluster() -> None:
 
 def start_ray(ray_init: Mapping[str, Any]) -> None:
     """Start a private cluster, or join the one that `ray_init` or RAY_ADDRESS names."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_process_group_cleanup_enabled", "1")  # a worker's own processes end with it
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # workers without a GPU keep their environment
-    os.environ.setdefault("RAY_worker_niceness", "0")  # workers are the run itself; Ray's 15 lets all else go first
+    set_ray_environment()
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
     address = ray_init.get("address") or os.environ.get("RAY_ADDRESS") or "local"
     if address == "local":
@@ -71,6 +68,14 @@ def start_ray(ray_init: Mapping[str, Any]) -> None:
         del options["include_dashboard"]
     with _own_sigterm():
         ray.init(**{**options, **ray_init, "address": address})
+
+
+def set_ray_environment() -> None:
+    """What Ray's processes read from the environment of who starts them."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_process_group_cleanup_enabled", "1")  # a worker's own processes end with it
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # workers without a GPU keep their environment
+    os.environ.setdefault("RAY_worker_niceness", "0")  # workers are the run itself; Ray's 15 lets all else go first
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from verl.dataset import DataIdentity, StatefulSampler
 from verl.single_controller import WorkerDied, WorkerError, WorkerGroup, WorkerLate
 from verl.tracking.run_folder import CONFIG_FILE
 from verl.trainer.disk import check_room
+from verl.trainer.interrupts import StoppedForNow, is_asked_to_stop
 from verl.trainer.resuming import check_data, note_changes
 
 logger = logging.getLogger(__name__)
@@ -77,20 +78,27 @@ class RunCheckpoints:
         return step
 
     def save_if_due(self, step: int, total_steps: int) -> bool:
-        """Save when the frequency, or the end of the run, says so. Returns whether it did.
+        """Save when the frequency, the end of the run, or a request to stop says so. Returns whether it did.
 
-        Raises CheckpointError when the checkpoint before could not be written; after the last step, when this one
-        could not.
+        Raises:
+            CheckpointError: the checkpoint before could not be written; after the last step, or when asked to stop,
+                this one could not.
+            StoppedForNow: the run was asked to stop before its last step, and this one is saved.
         """
         self._check_writing(wait=False)
         is_due = self.trainer.save_freq > 0 and step % self.trainer.save_freq == 0
         is_last = step == total_steps and (self.trainer.save_last or self.trainer.save_freq > 0)
-        if is_due or is_last:
+        is_asked = step < total_steps and is_asked_to_stop()
+        if is_due or is_last or is_asked:
             begin = time.perf_counter()
             self.save(step)
             self._seconds += time.perf_counter() - begin
-        if step == total_steps:
+        if step == total_steps or is_asked:
             self.finish()
+        if is_asked:
+            stop = StoppedForNow(step, goes_on=self.trainer.resume_mode == "auto")
+            logger.info("%s", stop)
+            raise stop
         return is_due or is_last
 
     def save(self, step: int) -> None:

@@ -1,7 +1,8 @@
 """What the doors `main_*.py` share: parse, check, plan or run, and an exit status that says which of them failed.
 
-Exit status 0: done; 1: the run failed; 2: the configuration is wrong, and nothing was started; 130 or 143: it was
-interrupted, by hand or by a signal (SIGTERM).
+Exit status 0: done; 1: the run failed; 2: the configuration is wrong, and nothing was started; 75: it was
+asked to stop, saved a checkpoint, and the same command goes on from there (`verl.trainer.interrupts`); 130 or 143: it
+was interrupted, by hand or by a signal (SIGTERM).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from verl.config.root import TrainerConfig
 from verl.single_controller.processes import ProcessId, answer_with_stacks, is_alive, this_process
 from verl.tracking import Tracking, read_status, record_end, record_start, update_status
 from verl.tracking.base import Outcome
-from verl.trainer.interrupts import stoppable
+from verl.trainer.interrupts import reason_of, stoppable
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def recorded_run(config: PPOConfig | SFTConfig) -> Iterator[Run]:
         with stoppable():
             yield run
     except KeyboardInterrupt as error:
-        run.record_bad_end("interrupted", str(error) or "SIGINT")
+        run.record_bad_end("interrupted", reason_of(error))
         raise
     except BaseException as error:
         run.record_failure(error)

@@ -1,0 +1,126 @@
+"""Ray on the nodes that Slurm gave a job, as `experiments/lib/job.sh` starts it.
+
+    python -m verl.single_controller.allocation address              an address for the head, on this node
+    python -m verl.single_controller.allocation join                 be a node of it, until a signal; one task per node
+    python -m verl.single_controller.allocation wait NODE [NODE ...] until all have joined
+
+The address goes from the first to the others as RAY_ADDRESS. A node is called what Slurm calls it (SLURMD_NODENAME), so
+that one that is missing can be named; task 0 (SLURM_PROCID) is the head.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Sequence
+
+import ray
+
+from verl.single_controller.runtime import ray_session, set_ray_environment
+
+HEAD_TIMEOUT = 300.0
+"""Seconds that a node waits for the head."""
+PAUSE = 0.5  # seconds between two looks
+
+
+def free_address() -> str:
+    """`address:port` of this node, as other nodes see it; the port is free now.
+
+    RAY_HEAD_IP is taken instead of what the host's name stands for, where that is an interface that others do not see.
+    """
+    address = os.environ.get("RAY_HEAD_IP") or socket.gethostbyname(socket.gethostname())
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return f"{address}:{probe.getsockname()[1]}"
+
+
+def join(address: str, name: str, is_head: bool) -> None:
+    """Become `ray start` for this node. SIGTERM ends it and all of Ray's processes of this node.
+
+    Raises:
+        TimeoutError: there is no head at `address`.
+    """
+    host, _, port = address.rpartition(":")
+    if is_head:
+        where = ["--head", f"--node-ip-address={host}", f"--port={port}", "--include-dashboard=false"]
+    else:
+        _wait_for_port(host, int(port))
+        where = [f"--address={address}"]
+    cpus = os.environ.get("SLURM_CPUS_ON_NODE")  # of the job, where Ray would count the machine's
+    set_ray_environment()
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", *where, f"--node-name={name}", "--block"]
+    os.execv(sys.executable, command + ([f"--num-cpus={cpus}"] if cpus else []))
+
+
+def missing_nodes(names: Sequence[str], seconds: float) -> list[str]:
+    """Those of `names` that have not joined the driver's cluster within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while True:
+        there = {node["NodeName"] for node in ray.nodes() if node["Alive"]}
+        missing = [name for name in names if name not in there]
+        if not missing or time.monotonic() > deadline:
+            return missing
+        time.sleep(PAUSE)
+
+
+def wait(names: Sequence[str], seconds: float) -> int:
+    """Wait until all nodes have joined. Returns the exit status; says which have not."""
+    try:
+        _wait_for_port(*_split(os.environ["RAY_ADDRESS"]), seconds)
+    except TimeoutError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    with ray_session():
+        missing = missing_nodes(names, seconds)
+    if missing:
+        print(
+            f"error: {len(missing)} of {len(names)} nodes did not join Ray at {os.environ['RAY_ADDRESS']} within"
+            f" {seconds:g} s: {', '.join(missing)}. Can they reach that address (RAY_HEAD_IP sets another one), and is"
+            " the environment on them? What Ray said there is in the job's log.",
+            file=sys.stderr,
+        )
+    return 1 if missing else 0
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host, int(port)
+
+
+def _wait_for_port(host: str, port: int, seconds: float = HEAD_TIMEOUT) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Ray's head does not answer at {host}:{port} after {seconds:g} s: {error}") from None
+        time.sleep(PAUSE)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("address")
+    commands.add_parser("join")
+    waiting = commands.add_parser("wait")
+    waiting.add_argument("--seconds", type=float, default=300.0)
+    waiting.add_argument("nodes", nargs="+")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if arguments.command == "address":
+        print(free_address())
+    elif arguments.command == "join":
+        name = os.environ.get("SLURMD_NODENAME", socket.gethostname())
+        join(os.environ["RAY_ADDRESS"], name, is_head=os.environ.get("SLURM_PROCID", "0") == "0")
+    return wait(arguments.nodes, arguments.seconds) if arguments.command == "wait" else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
