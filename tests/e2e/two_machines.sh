@@ -4,9 +4,11 @@
 # user namespaces are allowed. Everything ends with the command.
 #
 #   bash tests/e2e/two_machines.sh FOLDER COMMAND [ARGUMENT ...]    FOLDER: for small files and logs
+#   bash tests/e2e/two_machines.sh --try                            whether that is allowed here
 
 set -euo pipefail
 SELF=$(realpath "${BASH_SOURCE[0]}")
+NAMESPACES=(unshare --mount --pid --fork --kill-child --mount-proc --net --uts --ipc)
 
 if [[ $1 == --machine ]]; then # --machine FOLDER NUMBER COMMAND...: in new namespaces, before the command
   FOLDER=$2 NUMBER=$3
@@ -22,13 +24,14 @@ if [[ $1 == --machine ]]; then # --machine FOLDER NUMBER COMMAND...: in new name
   export SLURM_PROCID=$((NUMBER - 1)) SLURMD_NODENAME="machine$NUMBER" RAY_ADDRESS=10.66.0.1:6379
   shift 3
   exec "$@"
+elif [[ $1 == --try ]]; then
+  exec "${NAMESPACES[@]}" --map-root-user ip link add end1 type veth peer name end2
 elif [[ $1 != --inside ]]; then
-  exec unshare --map-root-user --mount --pid --fork --kill-child --mount-proc --net bash "$SELF" --inside "$@"
+  exec "${NAMESPACES[@]}" --map-root-user bash "$SELF" --inside "$@"
 fi
 
 machine() { # machine NUMBER COMMAND...: in the background
-  unshare --mount --pid --fork --kill-child --mount-proc --net --uts --ipc \
-    bash "$SELF" --machine "$FOLDER" "$@" &
+  "${NAMESPACES[@]}" bash "$SELF" --machine "$FOLDER" "$@" &
 }
 
 FOLDER=$(realpath -m "$2")

@@ -44,11 +44,11 @@ def join(address: str, name: str, is_head: bool) -> None:
     Raises:
         TimeoutError: there is no head at `address`.
     """
-    host, _, port = address.rpartition(":")
+    host, port = _split(address)
     if is_head:
         where = ["--head", f"--node-ip-address={host}", f"--port={port}", "--include-dashboard=false"]
     else:
-        _wait_for_port(host, int(port))
+        _wait_for_port(host, port, HEAD_TIMEOUT)
         where = [f"--address={address}"]
     cpus = os.environ.get("SLURM_CPUS_ON_NODE")  # of the job, where Ray would count the machine's
     set_ray_environment()
@@ -91,7 +91,7 @@ def _split(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _wait_for_port(host: str, port: int, seconds: float = HEAD_TIMEOUT) -> None:
+def _wait_for_port(host: str, port: int, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while True:
         try:

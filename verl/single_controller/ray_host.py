@@ -49,6 +49,7 @@ class WorkerHost:
             os.environ["CUDA_VISIBLE_DEVICES"] = devices
         if log_path:
             _redirect_output(Path(log_path))
+            print(f"process {os.getpid()} on {socket.gethostname()}", flush=True)  # a run may be on many machines
         answer_with_stacks()
 
     def home(self) -> Home:
