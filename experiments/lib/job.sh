@@ -1,41 +1,42 @@
 #!/usr/bin/env bash
-# The batch script of a Slurm job:   bash experiments/lib/job.sh COMMAND [ARGUMENT ...]
+# The batch process of a Slurm job:   bash experiments/lib/job.sh COMMAND [ARGUMENT ...]
 #
-# Runs COMMAND (a launcher or a trainer) once, on the first node of the allocation. Submit it with
+# Runs COMMAND (a launcher, or srun with one) once, on the first node of the allocation. Submit it with
 #
 #   sbatch --requeue --open-mode=append --signal=B:USR1@SECONDS ...
 #
 # SECONDS before the time limit Slurm signals this shell. It asks the trainer, by making the file VERL_STOP_FILE, to
-# finish its step, save a checkpoint and end with status 75; then the job is queued again and goes on by itself. A file
-# reaches the trainer through any number of shells, srun and containers, and hits no process but the one that looks for
-# it. A second signal, or Slurm's SIGTERM, ends COMMAND at once. Any other status of COMMAND is the job's.
+# finish its step, save a checkpoint and end with status 75; then the job is queued again, and goes on from there. A
+# file reaches the trainer through any number of shells, srun and containers, and hits no process but the one that looks
+# for it. A second signal, or Slurm's SIGTERM, ends COMMAND at once. Any other status of COMMAND is the job's.
 #
 # With several nodes Ray is started on each of them, COMMAND finds it by RAY_ADDRESS, and all of it ends with the job.
-# Settings, by environment variable: PYTHON (python), SRUN_OPTIONS (such as a container's), RAY_START_SECONDS (300).
+# Environment: SRUN_OPTIONS (of a container, separated by blanks), RAY_START_SECONDS (300: what the nodes get to join),
+# RAY_HEAD_IP (the first node's address, if its host name stands for one that the others do not reach).
 
 # shellcheck disable=SC2317,SC2329 # functions that traps call
 set -euo pipefail
 
-PYTHON=${PYTHON:-python}
 readonly REQUEUE_STATUS=75 # verl.trainer.interrupts.EXIT_REQUEUE
+readonly SECONDS_TO_END=60 # of Ray, before Slurm ends it with the job
 CHILD='' RAY='' IS_SIGNALLED=false
 
-say() { printf '[job %s, %(%F %T)T] %s\n' "${SLURM_JOB_ID:-?}" -1 "$*" >&2; }
+say() { printf '[job %s, %(%F %T)T] %s\n' "$SLURM_JOB_ID" -1 "$*" >&2; }
 
 ask_to_stop() {
   IS_SIGNALLED=true
   if [[ -e $VERL_STOP_FILE ]]; then
     stop_now
   else
-    say "The time limit is near: asking the trainer to finish its step and to save a checkpoint."
-    : >"$VERL_STOP_FILE"
+    say "The time limit is near: the trainer is asked to finish its step and to save a checkpoint."
+    touch "$VERL_STOP_FILE"
   fi
 }
 
 stop_now() {
   IS_SIGNALLED=true
   say "Stopping at once."
-  [[ -z $CHILD ]] || kill -TERM "$CHILD" 2>/dev/null || true
+  if [[ -n $CHILD ]]; then kill -TERM "$CHILD" 2>/dev/null || true; fi
 }
 
 run() { # run COMMAND ...: wait for it, also when signals interrupt the waiting; sets STATUS
@@ -49,30 +50,36 @@ run() { # run COMMAND ...: wait for it, also when signals interrupt the waiting;
   CHILD=''
 }
 
-clean_up() {
-  rm -f "$VERL_STOP_FILE"
-  if [[ -n $RAY ]]; then
-    kill -TERM "$RAY" 2>/dev/null || true # srun passes it on to every node
-    wait "$RAY" || true
-  fi
+allocation() { # allocation COMMAND ...: of verl.single_controller.allocation, on the first node
+  srun --overlap --relative=0 --nodes=1 --ntasks=1 "${OPTIONS[@]}" "${MODULE[@]}" "$@"
 }
 
 start_ray() { # on every node of the allocation; only who has the token may speak to it
   local nodes
   mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-  RAY_ADDRESS=$("$PYTHON" -m verl.single_controller.allocation address)
+  RAY_ADDRESS=$(allocation address)
   RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
   export RAY_ADDRESS RAY_AUTH_TOKEN RAY_AUTH_MODE=token
   say "Starting Ray at $RAY_ADDRESS on: ${nodes[*]}"
-  # shellcheck disable=SC2086 # SRUN_OPTIONS is a list of words
-  srun --overlap --nodes="${#nodes[@]}" --ntasks-per-node=1 ${SRUN_OPTIONS:-} \
-    "$PYTHON" -m verl.single_controller.allocation join &
+  srun --overlap --nodes="${#nodes[@]}" --ntasks-per-node=1 "${OPTIONS[@]}" "${MODULE[@]}" join &
   RAY=$!
-  "$PYTHON" -m verl.single_controller.allocation wait --seconds "${RAY_START_SECONDS:-300}" "${nodes[@]}"
+  allocation wait --seconds "${RAY_START_SECONDS:-300}" "${nodes[@]}"
+}
+
+clean_up() {
+  rm -f "$VERL_STOP_FILE"
+  if [[ -z $RAY ]]; then return; fi
+  kill -TERM "$RAY" 2>/dev/null || true # srun passes it on to every node
+  for ((left = SECONDS_TO_END; left > 0; left--)); do
+    kill -0 "$RAY" 2>/dev/null || return 0
+    sleep 1
+  done
 }
 
 (($#)) || { sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit 1; }
 : "${SLURM_JOB_ID:?this script is for jobs of Slurm; without it run the command itself}"
+read -ra OPTIONS <<<"${SRUN_OPTIONS:-}"
+MODULE=(bash experiments/lib/python.sh -m verl.single_controller.allocation)
 
 export VERL_STOP_FILE="$PWD/.stop-$SLURM_JOB_ID"
 rm -f "$VERL_STOP_FILE" # of the job's life before
@@ -83,7 +90,7 @@ trap stop_now TERM INT
 if ((${SLURM_NNODES:-1} > 1)); then start_ray; fi
 run "$@"
 if ((STATUS == REQUEUE_STATUS)); then
-  say "The checkpoint is saved; the job is queued again (restart ${SLURM_RESTART_COUNT:-0} until now)."
+  say "The checkpoint is saved; the job is queued again (restarts until now: ${SLURM_RESTART_COUNT:-0})."
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$STATUS"
