@@ -59,6 +59,7 @@ SwitchType=switch/none
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 SchedulerParameters=batch_sched_delay=0,sched_interval=1
+OverTimeLimit=UNLIMITED
 KillWait=30
 InactiveLimit=0
 CONF
@@ -92,8 +93,12 @@ start() {
 
 stop() {
   export SLURM_CONF="$FOLDER/slurm.conf"
+  local file left
   scancel --user "$(id -un)" --quiet || true
-  local file
+  for ((left = 300; left > 0; left--)); do # Slurm ends the jobs' processes, if it lives
+    if [[ -z $(squeue --noheader 2>/dev/null) ]]; then break; fi
+    sleep 0.2
+  done
   for file in "$FOLDER"/{slurmd-*,slurmctld,munged}.pid; do
     if [[ -f $file ]]; then kill "$(cat "$file")" 2>/dev/null || true; fi
   done
