@@ -8,7 +8,7 @@
 # SECONDS before the time limit Slurm signals this shell. It asks the trainer, by making the file VERL_STOP_FILE, to
 # finish its step, save a checkpoint and end with status 75; then the job is queued again, and goes on from there. A
 # file reaches the trainer through any number of shells, srun and containers, and hits no process but the one that looks
-# for it. A second signal, or Slurm's SIGTERM, ends COMMAND at once. Any other status of COMMAND is the job's.
+# for it. A second signal cancels the job. Any other status of COMMAND is the job's.
 #
 # With several nodes Ray is started on each of them, COMMAND finds it by RAY_ADDRESS, and all of it ends with the job.
 # Environment: SRUN_OPTIONS (of a container, separated by blanks), RAY_START_SECONDS (300: what the nodes get to join),
@@ -19,35 +19,33 @@ set -euo pipefail
 
 readonly REQUEUE_STATUS=75 # verl.trainer.interrupts.EXIT_REQUEUE
 readonly SECONDS_TO_END=60 # of Ray, before Slurm ends it with the job
-CHILD='' RAY='' IS_SIGNALLED=false
+RAY='' IS_SIGNALLED=false
 
 say() { printf '[job %s, %(%F %T)T] %s\n' "$SLURM_JOB_ID" -1 "$*" >&2; }
 
-ask_to_stop() {
+near_the_end() {
   IS_SIGNALLED=true
   if [[ -e $VERL_STOP_FILE ]]; then
-    stop_now
+    say "A second signal: the job is cancelled."
+    scancel "$SLURM_JOB_ID"
   else
     say "The time limit is near: the trainer is asked to finish its step and to save a checkpoint."
     touch "$VERL_STOP_FILE"
   fi
 }
 
-stop_now() {
+end() { # Slurm, which sends this, sends it to all processes of the job; srun would end COMMAND by force if it came twice
   IS_SIGNALLED=true
-  say "Stopping at once."
-  if [[ -n $CHILD ]]; then kill -TERM "$CHILD" 2>/dev/null || true; fi
+  say "Slurm ends the job."
 }
 
 run() { # run COMMAND ...: wait for it, also when signals interrupt the waiting; sets STATUS
   "$@" &
-  CHILD=$!
   while true; do
     IS_SIGNALLED=false STATUS=0
-    wait "$CHILD" || STATUS=$?
+    wait "$!" || STATUS=$?
     [[ $IS_SIGNALLED == true ]] || break
   done
-  CHILD=''
 }
 
 allocation() { # allocation COMMAND ...: of verl.single_controller.allocation, on the first node
@@ -69,6 +67,7 @@ start_ray() { # on every node of the allocation; only who has the token may spea
 clean_up() {
   rm -f "$VERL_STOP_FILE"
   if [[ -z $RAY ]]; then return; fi
+  say "Ending Ray; that its step is cancelled, as srun will say, is meant."
   kill -TERM "$RAY" 2>/dev/null || true # srun passes it on to every node
   for ((left = SECONDS_TO_END; left > 0; left--)); do
     kill -0 "$RAY" 2>/dev/null || return 0
@@ -84,8 +83,8 @@ MODULE=(bash experiments/lib/python.sh -m verl.single_controller.allocation)
 export VERL_STOP_FILE="$PWD/.stop-$SLURM_JOB_ID"
 rm -f "$VERL_STOP_FILE" # of the job's life before
 trap clean_up EXIT
-trap ask_to_stop USR1
-trap stop_now TERM INT
+trap near_the_end USR1
+trap end TERM
 
 if ((${SLURM_NNODES:-1} > 1)); then start_ray; fi
 run "$@"

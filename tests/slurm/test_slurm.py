@@ -50,7 +50,6 @@ def test_a_job_at_its_time_limit_saves_is_queued_again_and_finishes(slurm, tmp_p
     assert f"Resuming from {run / 'global_step_1'}" in slurm.log(job)
     assert steps(run) == [0, 1, 2]
     assert status(run)["status"] == "finished"
-    assert not list(ROOT.glob(".stop-*"))
 
 
 def test_a_job_of_two_nodes_trains_on_both(slurm, tmp_path):
@@ -67,12 +66,12 @@ def test_the_status_of_the_command_is_the_jobs(slurm):
     assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("FAILED", "3:0", "0")
 
 
-def test_a_second_signal_ends_the_command_at_once(slurm):
+def test_a_second_signal_cancels_the_job_and_the_command_may_say_so(slurm):
     command = "trap 'echo told to end; exit 143' TERM; echo begun; while true; do sleep 0.1; done"
-    job = slurm.submit_command("bash", "-c", command, options=("--requeue",))
+    job = slurm.submit_command("srun", "--overlap", "bash", "-c", command, options=("--requeue",))
     slurm.wait_for_text(job, "begun")
     for text in ("the trainer is asked to finish its step", "told to end"):
         slurm.call("scancel", "--signal=USR1", "--batch", job)
         slurm.wait_for_text(job, text)
-    facts = slurm.wait_until_ended(job)
-    assert (facts["JobState"], facts["ExitCode"]) == ("FAILED", "143:0")
+    assert slurm.wait_until_ended(job)["JobState"] == "CANCELLED"
+    assert not list(ROOT.glob(".stop-*"))
