@@ -1,4 +1,4 @@
-"""Runs that are asked to stop while there is time to save: by the file of VERL_STOP_FILE, as a job near its limit is."""
+"""Runs that are asked to stop while there is time to save: by the file of VERL_STOP_FILE, as Slurm jobs are."""
 
 import json
 import signal

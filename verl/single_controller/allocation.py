@@ -99,7 +99,9 @@ def _wait_for_port(host: str, port: int, seconds: float) -> None:
             return
         except OSError as error:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"Ray's head does not answer at {host}:{port} after {seconds:g} s: {error}") from None
+                raise TimeoutError(
+                    f"Ray's head does not answer at {host}:{port} after {seconds:g} s: {error}"
+                ) from None
         time.sleep(PAUSE)
 
 
