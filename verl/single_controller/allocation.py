@@ -11,7 +11,6 @@ that one that is missing can be named; task 0 (SLURM_PROCID) is the head.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import socket
 import sys
@@ -67,23 +66,22 @@ def missing_nodes(names: Sequence[str], seconds: float) -> list[str]:
         time.sleep(PAUSE)
 
 
-def wait(names: Sequence[str], seconds: float) -> int:
-    """Wait until all nodes have joined. Returns the exit status; says which have not."""
-    try:
-        _wait_for_port(*_split(os.environ["RAY_ADDRESS"]), seconds)
-    except TimeoutError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+def wait(names: Sequence[str], seconds: float) -> None:
+    """Wait until all nodes have joined.
+
+    Raises:
+        TimeoutError: the head does not answer, or some node has not joined; it is named.
+    """
+    address = os.environ["RAY_ADDRESS"]
+    _wait_for_port(*_split(address), seconds)
     with ray_session():
         missing = missing_nodes(names, seconds)
     if missing:
-        print(
-            f"error: {len(missing)} of {len(names)} nodes did not join Ray at {os.environ['RAY_ADDRESS']} within"
-            f" {seconds:g} s: {', '.join(missing)}. Can they reach that address (RAY_HEAD_IP sets another one), and is"
-            " the environment on them? What Ray said there is in the job's log.",
-            file=sys.stderr,
+        raise TimeoutError(
+            f"{len(missing)} of {len(names)} nodes did not join Ray at {address} within {seconds:g} s:"
+            f" {', '.join(missing)}. Can they reach that address (RAY_HEAD_IP sets another one), and is the environment"
+            " on them? What Ray said there is in the job's log."
         )
-    return 1 if missing else 0
 
 
 def _split(address: str) -> tuple[str, int]:
@@ -115,13 +113,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     waiting.add_argument("--seconds", type=float, default=300.0)
     waiting.add_argument("nodes", nargs="+")
     arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if arguments.command == "address":
-        print(free_address())
-    elif arguments.command == "join":
-        name = os.environ.get("SLURMD_NODENAME", socket.gethostname())
-        join(os.environ["RAY_ADDRESS"], name, is_head=os.environ.get("SLURM_PROCID", "0") == "0")
-    return wait(arguments.nodes, arguments.seconds) if arguments.command == "wait" else 0
+    try:
+        if arguments.command == "address":
+            print(free_address())
+        elif arguments.command == "join":
+            name = os.environ.get("SLURMD_NODENAME", socket.gethostname())
+            join(os.environ["RAY_ADDRESS"], name, is_head=os.environ.get("SLURM_PROCID", "0") == "0")
+        else:
+            wait(arguments.nodes, arguments.seconds)
+    except TimeoutError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
