@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # A real Slurm on this machine alone, for the tests: no systemd, nothing in /etc, all files in one folder.
 #
-#   bash tests/slurm/local_slurm.sh start FOLDER [NODES]    prints nothing; FOLDER/slurm.conf is for SLURM_CONF
+#   bash tests/slurm/local_slurm.sh start FOLDER [NODES]    FOLDER/slurm.conf is for SLURM_CONF
 #   bash tests/slurm/local_slurm.sh stop FOLDER
 #
 # Installs slurm-wlm and munge (Debian, Ubuntu) when they are missing and apt-get can. Exit status 3: there is no Slurm
 # on this machine, and why. All nodes are this machine, each with a slurmd of its own.
 
 set -euo pipefail
+PATH=$PATH:/usr/sbin # where the daemons are
 
 absent() { echo "no Slurm here: $*" && exit 3; }
 
@@ -16,7 +17,7 @@ install_slurm() {
   [[ $(id -u) == 0 ]] || absent "slurmctld, slurmd or munged is missing, and only root may install them"
   command -v apt-get >/dev/null || absent "slurmctld, slurmd or munged is missing, and there is no apt-get"
   export DEBIAN_FRONTEND=noninteractive
-  { apt-get update && apt-get install -y --no-install-recommends slurm-wlm munge; } >"$FOLDER/apt.log" 2>&1 ||
+  { apt-get update; apt-get install -y --no-install-recommends slurm-wlm munge; } >"$FOLDER/apt.log" 2>&1 ||
     absent "apt-get could not install slurm-wlm and munge: $(tail -1 "$FOLDER/apt.log")"
 }
 

@@ -5,8 +5,6 @@ import json
 import pytest
 from slurm_jobs import ROOT
 
-pytestmark = pytest.mark.slow
-
 SMALL = (
     "data.train_batch_size=8",
     "data.val_max_samples=8",
@@ -34,6 +32,7 @@ def status(run):
     return json.loads((run / "status.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_job_at_its_time_limit_saves_is_queued_again_and_finishes(slurm, tmp_path):
     reward = f"custom_reward_function.path={ROOT}/tests/slurm/stop_in_step_one.py"
     job = submit_local_preset(
@@ -52,6 +51,7 @@ def test_a_job_at_its_time_limit_saves_is_queued_again_and_finishes(slurm, tmp_p
     assert status(run)["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_job_of_two_nodes_trains_on_both(slurm, tmp_path):
     job = submit_local_preset(slurm, tmp_path, "actor_rollout_ref.rollout.num_engines=2", CLUSTER_NODES="2")
     facts = slurm.wait_until_ended(job)
