@@ -30,10 +30,10 @@ class Slurm:
         (job,) = re.findall(r"^Submitted batch job (\d+)$", self.call(*command, **env), re.MULTILINE)
         return job
 
-    def submit_command(self, *command: str, options: tuple[str, ...] = ()) -> str:
+    def submit_command(self, *command: str, options: tuple[str, ...] = (), **env: str) -> str:
         """Submit `job.sh` with a command, as the launchers do."""
         output = f"--output={self.logs}/%j.log"
-        return self.submit("sbatch", "--open-mode=append", output, *options, "experiments/lib/job.sh", *command)
+        return self.submit("sbatch", "--open-mode=append", output, *options, "experiments/lib/job.sh", *command, **env)
 
     def facts(self, job: str) -> dict[str, str]:
         """What Slurm says of a job: JobState, Restarts, ExitCode, ..."""

@@ -61,6 +61,16 @@ def test_a_job_of_two_nodes_trains_on_both(slurm, tmp_path):
     assert steps(tmp_path / "run") == [0, 1, 2]
 
 
+@pytest.mark.slow
+def test_nodes_that_do_not_join_in_time_fail_the_job_and_the_command_is_not_begun(slurm):
+    options = ("--nodes=2", "--ntasks-per-node=1")
+    job = slurm.submit_command("echo", "begun", options=options, RAY_START_SECONDS="0")
+    facts = slurm.wait_until_ended(job)
+    assert (facts["JobState"], facts["ExitCode"]) == ("FAILED", "1:0"), slurm.log(job)
+    assert "error: Ray's head does not answer at " in slurm.log(job)
+    assert "begun" not in slurm.log(job)
+
+
 def test_the_status_of_the_command_is_the_jobs(slurm):
     facts = slurm.wait_until_ended(slurm.submit_command("bash", "-c", "exit 3", options=("--requeue",)))
     assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("FAILED", "3:0", "0")
