@@ -3,6 +3,8 @@
 import pytest
 from toy_worker import Toy
 
+from verl.config.placement import Seat
+
 
 @pytest.fixture
 def pool_cls(ray_runtime):
@@ -40,12 +42,8 @@ def test_equal_ranks_of_two_roles_share_a_gpu(two_gpus):
 def test_an_engine_with_two_gpus_sees_both(two_gpus):
     from verl.single_controller.ray_group import RayWorkerGroup
 
-    assert sorted(devices(RayWorkerGroup("engine", Toy, pool=two_gpus, slots_per_rank=2))[0].split(",")) == ["0", "1"]
-
-
-def test_more_ranks_than_slots_are_refused(two_gpus):
-    with pytest.raises(ValueError, match=r"^3 actor rank\(s\) with 1 slot\(s\) each do not fit into 1 node"):
-        two_gpus.check_ranks("actor", 3, 1)
+    engine = RayWorkerGroup("engine", Toy, pool=two_gpus, seats=[Seat(0, (0, 1))])
+    assert sorted(devices(engine)[0].split(",")) == ["0", "1"]
 
 
 @pytest.mark.parametrize(("num_nodes", "slots", "has_gpus"), [(1, 3, True), (2, 1, True), (2, 1, False)])
@@ -56,11 +54,14 @@ def test_counts_are_checked_before_anything_starts(pool_cls, num_nodes, slots, h
         pool_cls(num_nodes, slots, has_gpus)
 
 
-def test_ranks_on_a_cpu_share_few_cores(pool_cls):
+def test_ranks_on_a_cpu_share_few_cores_and_slots(pool_cls):
     from verl.single_controller.ray_group import RayWorkerGroup
 
     pool = pool_cls(num_nodes=1, slots_per_node=4, has_gpus=False)
     group = RayWorkerGroup("actor", Toy, num_ranks=4, pool=pool)
+    crowd = RayWorkerGroup("rollout", Toy, num_ranks=5, pool=pool, seats=[Seat(0, (1,))] * 5)
     assert group.local_ranks() == [0, 1, 2, 3]
+    assert crowd.local_ranks() == [0, 1, 2, 3, 4]
     group.shutdown()
+    crowd.shutdown()
     pool.release()

@@ -78,7 +78,7 @@ class RolloutConfig(Node):
     calculate_log_probs: bool = False
     """Keep the engine's log-probs for rollout correction and the engine-trainer gap."""
     num_engines: Positive | None = None
-    """Engines in the pool; null: one for each `tensor_model_parallel_size` GPUs, one on a machine without GPU."""
+    """Engines in the pool; null: one for each `tensor_model_parallel_size` GPUs, one on each machine without GPU."""
     tensor_model_parallel_size: Positive = 2
     """GPUs of one engine (not used without a GPU; never more than there are)."""
     gpu_memory_utilization: Annotated[float, Range(above=0, high=1)] = 0.5

@@ -1,8 +1,8 @@
 """Which rank runs on which machine and GPU.
 
-A pool is `num_nodes` times `slots_per_node` slots: one GPU each, or on a machine without GPU a place for a process on
-the CPU. Rank r of every role stands on slot r (with k slots for each rank, on r*k to r*k + k - 1), which is how actor
-and engine come to share a GPU. Slots of one node are one Ray placement group, so other jobs cannot get between them.
+A pool is `num_nodes` times `slots_per_node` slots: one GPU each, or on a machine without GPU a place for processes on
+the CPU. Who has which is the placement's business (`verl.config.placement`); roles that have the same slot share its
+GPU. Slots of one node are one Ray placement group, so other jobs cannot get between them.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from verl.config.placement import Seat
+
 PROCESS_CPUS = 0.05
-"""What a worker books, for Ray's bookkeeping only: laptops run more processes than they have cores."""
+"""What a worker outside of a pool books, for Ray's bookkeeping only: laptops run more processes than cores."""
 SLOT_CPUS = 4 * PROCESS_CPUS
+"""What a slot books, for all workers on it."""
 GPU_SHARE = 0.45
 """What a role books of each of its GPUs: two roles share one."""
 NODE_ID = "ray.io/node-id"
@@ -54,38 +57,22 @@ class ResourcePool:
                 f"{ray.available_resources()}. Is another job running on this Ray cluster?"
             )
 
-    def check_ranks(self, role: str, num_ranks: int, slots_per_rank: int) -> None:
-        """ValueError if the ranks of a role do not fit."""
-        if num_ranks * slots_per_rank > self.num_nodes * self.slots_per_node:
-            raise ValueError(
-                f"{num_ranks} {role} rank(s) with {slots_per_rank} slot(s) each do not fit into {self._request()}."
-            )
-        if slots_per_rank > 1 and self.slots_per_node % slots_per_rank:
-            raise ValueError(
-                f"A {role} rank uses {slots_per_rank} slots, which do not divide the {self.slots_per_node} of a node."
-            )
-
-    def options(self, rank: int, slots_per_rank: int) -> dict[str, Any]:
+    def options(self, seat: Seat) -> dict[str, Any]:
         """Options of a rank's Ray actor."""
-        node, slot = divmod(rank * slots_per_rank, self.slots_per_node)
         return {
-            "num_cpus": PROCESS_CPUS,
+            "num_cpus": 0,
             "num_gpus": GPU_SHARE if self.has_gpus else 0,
-            "scheduling_strategy": PlacementGroupSchedulingStrategy(self._nodes[node], slot),
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(self._nodes[seat.node], seat.slots[0]),
         }
 
-    def local_rank(self, rank: int, slots_per_rank: int) -> int:
-        """Number of lower ranks on the same node."""
-        return rank * slots_per_rank % self.slots_per_node // slots_per_rank
-
-    def visible_devices(self, rank: int, slots_per_rank: int) -> str | None:
+    def visible_devices(self, seat: Seat) -> str | None:
         """CUDA_VISIBLE_DEVICES of a rank with several GPUs; None where Ray sets it, as it does for a single one."""
-        if not self.has_gpus or slots_per_rank == 1:
+        if not self.has_gpus or len(seat.slots) == 1:
             return None
-        node, first = divmod(rank * slots_per_rank, self.slots_per_node)
+        node = self._nodes[seat.node]
         ids = [
-            _gpu_ids.options(scheduling_strategy=PlacementGroupSchedulingStrategy(self._nodes[node], slot)).remote()
-            for slot in range(first, first + slots_per_rank)
+            _gpu_ids.options(scheduling_strategy=PlacementGroupSchedulingStrategy(node, slot)).remote()
+            for slot in seat.slots
         ]
         return ",".join(str(gpu) for (gpu,) in ray.get(ids))
 

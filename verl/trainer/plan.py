@@ -118,7 +118,7 @@ def placement_lines(config: PPOConfig, on_gpu: bool, gpu_bytes: int | None) -> L
     trainer, rollout = config.trainer, config.actor_rollout_ref.rollout
     ranks = trainer.nnodes * trainer.n_gpus_per_node
     size = min(rollout.tensor_model_parallel_size, ranks) if on_gpu else 1
-    engines = rollout.num_engines or (ranks // size if on_gpu else 1)
+    engines = rollout.num_engines or (ranks // size if on_gpu else trainer.nnodes)
     found = f"trainer.device={trainer.device}; this machine has " + ("a GPU" if gpu_bytes is not None else "no GPU")
     unit = "GPU" if on_gpu else "process"
     second = "teacher" if has_teacher(config) else "reference"

@@ -19,6 +19,7 @@ import torch
 
 from verl.config import ActorRolloutRefConfig, PPOConfig
 from verl.config.model_shape import read_shape
+from verl.config.placement import Seat, in_order, spread
 from verl.config.root import AlgorithmConfig, TrainerConfig
 from verl.rollout.base import EngineSpec, engine_spec
 from verl.single_controller import LocalWorkerGroup, WorkerGroup
@@ -93,8 +94,8 @@ def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
             RolloutWorker,
             (spec,),
             num_ranks=num_engines(config, has_gpus),
-            pool=pool if has_gpus else None,
-            slots_per_rank=config.actor_rollout_ref.rollout.tensor_model_parallel_size if has_gpus else 1,
+            pool=pool,
+            seats=_engine_seats(config, has_gpus),
             env={} if has_gpus else KEEPS_FREED_MEMORY,
             log_dir=log_dir,
             deadlines=limits,
@@ -234,13 +235,20 @@ def choose_device(setting: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cu
 
 
 def num_engines(config: PPOConfig, has_gpus: bool) -> int:
-    """Engines of the pool: as configured, else as many as the GPUs hold, or one on a machine without GPU."""
+    """Engines of the pool: as configured, else as many as the GPUs hold, or one on each machine without GPU."""
     rollout, trainer = config.actor_rollout_ref.rollout, config.trainer
     if rollout.num_engines:
         return rollout.num_engines
     if not has_gpus:
-        return 1
+        return trainer.nnodes
     return max(1, trainer.nnodes * trainer.n_gpus_per_node // rollout.tensor_model_parallel_size)
+
+
+def _engine_seats(config: PPOConfig, has_gpus: bool) -> tuple[Seat, ...]:
+    trainer, count = config.trainer, num_engines(config, has_gpus)
+    if not has_gpus:
+        return spread(count, trainer.nnodes, trainer.n_gpus_per_node)
+    return in_order(count, trainer.n_gpus_per_node, config.actor_rollout_ref.rollout.tensor_model_parallel_size)
 
 
 def _rollout_pool(engines: WorkerGroup, spec: EngineSpec) -> RolloutPool:
