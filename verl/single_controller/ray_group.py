@@ -15,7 +15,7 @@ from typing import Any, cast
 import ray
 from ray import ObjectRef, cloudpickle
 
-from verl.config.placement import Seat, in_order
+from verl.config.placement import Seat
 from verl.single_controller.dispatch import Call
 from verl.single_controller.errors import WorkerError
 from verl.single_controller.group import Deadline, Pending, Receiver, Standing, Stream, WorkerGroup
@@ -38,7 +38,7 @@ class RayWorkerGroup(WorkerGroup):
         kwargs: keyword arguments of every worker's constructor.
         num_ranks: number of workers.
         pool: where they run; None puts them on any machine, without a GPU.
-        seats: places of the ranks in the pool; None: rank r on slot r.
+        seats: places of the ranks in the pool.
         env: environment variables of the workers' processes.
         log_dir: folder for `<role>-<rank>.log`; None leaves the output in Ray's session folder.
         deadlines: how long a call may take, by method.
@@ -52,15 +52,14 @@ class RayWorkerGroup(WorkerGroup):
         kwargs: Mapping[str, Any] | None = None,
         num_ranks: int = 1,
         pool: ResourcePool | None = None,
-        seats: Sequence[Seat] | None = None,
+        seats: Sequence[Seat] = (),
         env: Mapping[str, str] | None = None,
         log_dir: Path | None = None,
         deadlines: Mapping[str, Deadline] | None = None,
     ) -> None:
         super().__init__(role, worker_cls, num_ranks)
         self.deadlines = deadlines or {}
-        self._pool, self._env, self._log_dir = pool, env, log_dir
-        self._seats = (seats or in_order(num_ranks, pool.slots_per_node)) if pool else ()
+        self._pool, self._seats, self._env, self._log_dir = pool, tuple(seats), env, log_dir
         hosts = tuple(self._start_host(rank) for rank in range(num_ranks))
         self._team = Team(role, hosts, tuple(host.home.remote() for host in hosts))
         self._meeting_point = hosts[0].meeting_point.remote()
