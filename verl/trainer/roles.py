@@ -28,6 +28,7 @@ from verl.single_controller.ray_group import RayWorkerGroup
 from verl.single_controller.resources import ResourcePool, machines
 from verl.single_controller.runtime import ray_session
 from verl.trainer.deadlines import deadlines
+from verl.trainer.plan_placement import node_lines
 from verl.workers.actor import ActorWorker
 from verl.workers.reward import RewardPool, RewardWorker
 from verl.workers.rollout import RolloutWorker
@@ -121,6 +122,8 @@ def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
             rewards.world_size,
             spec.device,
         )
+        for node, held in node_lines(placement):
+            logger.info("  %s: %s", node, held)
         try:
             setup = actor.start("setup")
             for group in groups:

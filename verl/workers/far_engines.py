@@ -120,9 +120,7 @@ class FarEngines:
         """Use the group no more in this sync."""
         self._has_failed = True
         self.leave()
-        logger.warning(
-            "The rest of these weights goes to engines on other machines through Ray, which is slower: %s", why
-        )
+        logger.warning("The rest of these weights goes to engines on other machines through Ray: %s", why)
 
 
 def _meanwhile(
