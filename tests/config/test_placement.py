@@ -5,7 +5,7 @@ import pytest
 from verl.config import RolloutConfig
 from verl.config.placement import Machine, Seat, place
 from verl.config.root import ActorRolloutRefConfig, TrainerConfig
-from verl.trainer.plan_placement import node_lines
+from verl.trainer.plan_placement import node_lines, placement_lines, problems_here
 from verl.types import InputError
 
 
@@ -152,3 +152,26 @@ def test_what_is_missing_is_said(asked, own, machines, there, missing):
     said = rf"{asked[0]} machine\(s\) with {asked[1]} GPU\(s\) each for training ranks \(trainer.nnodes={asked[0]} .*\)"
     with pytest.raises(InputError, match=ASKED.format(said, there, missing)):
         plan(*asked, own, machines=machines)
+
+
+def test_a_dry_run_says_who_sleeps_and_where_engines_are(one):
+    def lines(*overrides):
+        return dict(placement_lines(one("sdpo", *overrides), on_gpu=True, num_gpus=0))
+
+    shared = lines()
+    assert shared["rollout"] == "2 vllm engine(s), 2 GPU(s) each, shared with the actor, asleep during the update"
+    assert shared["node 0"] == "actor ranks 0-3 on GPUs 0-3, engines 0-1 on GPUs 0-3"
+    assert "asleep" not in lines("actor_rollout_ref.rollout.free_cache_engine=False")["rollout"]
+    assert "asleep" not in lines("trainer.rollout_schedule=one_step_off")["rollout"]
+    split = lines("actor_rollout_ref.hybrid_engine=False", "actor_rollout_ref.rollout.nnodes=1")
+    assert split["rollout"].startswith("2 vllm engine(s), 2 GPU(s) each, apart from the actor (1 node(s)")
+    assert (split["node 0"], split["node 1"]) == ("actor ranks 0-3 on GPUs 0-3", "engines 0-1 on GPUs 0-3")
+
+
+def test_a_dry_run_holds_a_run_on_one_machine_against_this_one(one):
+    split = ("actor_rollout_ref.hybrid_engine=False", "actor_rollout_ref.rollout.nnodes=1")
+    assert problems_here(one("sdpo"), num_gpus=4) == problems_here(one("sdpo", *split), num_gpus=8) == []
+    assert problems_here(one("sdpo"), num_gpus=0) == []  # a login node tells nothing
+    assert problems_here(one("sdpo", "trainer.nnodes=2"), num_gpus=4) == []  # nor does one machine of two
+    (problem,) = problems_here(one("sdpo", *split), num_gpus=7)
+    assert "with 7 GPU(s). Missing: 1 machine(s) with 4 free GPU(s) for rollout engines." in problem
