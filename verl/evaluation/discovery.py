@@ -111,8 +111,8 @@ def unbiased_curve(num_attempts: int, num_solved: int, budget: int) -> Floats:
     overflow nor differences of large numbers are taken. 1 where k > n - c.
     """
     drawn = np.arange(budget)
-    factors: Floats = np.clip(num_attempts - num_solved - drawn, 0, None).astype(float) / (num_attempts - drawn)
-    return 1.0 - np.cumprod(factors)
+    factors = np.clip(num_attempts - num_solved - drawn, 0, None) / (num_attempts - drawn)
+    return 1.0 - np.cumprod(factors, dtype=np.float64)
 
 
 def count_runs(log: AttemptLog) -> list[AttemptRun]:
@@ -147,7 +147,7 @@ def discover(label: str, logs: Iterable[AttemptLog], resample_questions: bool = 
             if key in homes:
                 raise InputError(
                     f"Question {run.question_id} with seed {run.seed} is in {homes[key].path} and in {log.path}: one"
-                    f" run cannot count twice for {label}. Leave one file out, or give them different labels (LABEL=FILE)."
+                    f" run cannot count twice for {label}. Leave one out, or give them different labels (LABEL=FILE)."
                 )
             homes[key] = log
             runs.append(run)
