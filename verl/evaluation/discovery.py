@@ -9,7 +9,8 @@ A run is one question with one seed, T the number of its first right attempt. Wh
 
 A run that was solved counts as solved for all larger k, if it stopped then or learns. Of a run that was not solved, or
 of n independent attempts, nothing is known beyond its last attempt: the curve of a method ends there, at the smallest
-such budget of its runs (`Discovery.budget`); nothing is guessed.
+such budget of its runs (`Discovery.budget`); nothing is guessed. If all runs were solved it goes on as far as those it
+is compared with.
 
 Runs are averaged over seeds, then over questions. Intervals are percentiles of 1000 bootstrap draws with a fixed seed:
 questions are drawn with replacement, and for each of them its seeds; or, with `resample_questions=False`, seeds alone,
@@ -19,7 +20,7 @@ which says how sure the figure is for these very questions.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,7 +83,14 @@ class Discovery:
 
     @property
     def questions(self) -> set[str]:
+        """Ids of the questions."""
         return {run.question_id for run in self.runs}
+
+    @property
+    def shortest(self) -> AttemptRun | None:
+        """The run that ends the curve; None if all were solved."""
+        limits = {run: run.known_until for run in self.runs}
+        return next((run for run, known in limits.items() if known == self.budget), None)
 
     def at(self, k: int) -> tuple[float, float, float]:
         """discovery@k with its interval: mean, low, high. k is from 1 to `budget`."""
@@ -134,8 +142,26 @@ def count_runs(log: AttemptLog) -> list[AttemptRun]:
     ]
 
 
-def discover(label: str, logs: Iterable[AttemptLog], resample_questions: bool = True) -> Discovery:
+def discover_all(logs: Mapping[str, Sequence[AttemptLog]], resample_questions: bool = True) -> list[Discovery]:
+    """discovery@k of several methods, from their logs by label. Raises InputError as `discover` does."""
+    found = [discover(label, own, resample_questions) for label, own in logs.items()]
+    longest = max(method.budget for method in found)
+    return [
+        method if method.shortest else discover(method.label, logs[method.label], resample_questions, longest)
+        for method in found
+    ]
+
+
+def discover(
+    label: str, logs: Iterable[AttemptLog], resample_questions: bool = True, least_budget: int = 1
+) -> Discovery:
     """discovery@k of one method from its logs.
+
+    Args:
+        label: names the method in messages.
+        logs: each run is in one of them.
+        resample_questions: draw questions too, not only seeds.
+        least_budget: how far the curve goes, at least, if all runs were solved.
 
     Raises InputError when there is no attempt, or when two logs hold the same question with the same seed.
     """
@@ -154,7 +180,7 @@ def discover(label: str, logs: Iterable[AttemptLog], resample_questions: bool = 
     if not runs:
         raise InputError(f"{label}: there is no attempt in its logs yet.")
     known = [run.known_until for run in runs if run.known_until is not None]
-    budget = min(known) if known else max(run.num_attempts for run in runs)
+    budget = min(known) if known else max(least_budget, *(run.num_attempts for run in runs))
     curves = np.stack([run.curve(budget) for run in runs])  # [runs, budget]
     groups = _by_question(runs)
     weights = np.zeros(len(runs))
