@@ -3,10 +3,11 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from attempt_logs import attempt
 
-from tests.evaluation.logs import attempt
 from verl.evaluation.attempt_writer import AttemptWriter
 from verl.evaluation.attempts import Header, read_attempts
 from verl.types import InputError
@@ -43,14 +44,14 @@ def test_a_killed_writer_leaves_whole_lines_and_the_next_one_goes_on(tmp_path):
     path = tmp_path / "attempts.jsonl"
     code = (
         "import os, sys\n"
-        "from tests.evaluation.logs import attempt\n"
+        "from attempt_logs import attempt\n"
         "from verl.evaluation.attempt_writer import AttemptWriter\n"
         "from verl.evaluation.attempts import Header\n"
         "log = AttemptWriter(sys.argv[1], Header('sdpo', 'run'))\n"
         "log.append([attempt(1), attempt(2)])\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    assert subprocess.run([sys.executable, "-c", code, str(path)]).returncode == -9
+    assert subprocess.run([sys.executable, "-c", code, str(path)], cwd=Path(__file__).parent).returncode == -9
     with path.open("ab") as file:  # what a kill in the middle of a write would have added
         file.write(LINE.encode()[:40])
     assert len(read_attempts(path).attempts) == 2

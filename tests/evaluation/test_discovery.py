@@ -4,8 +4,8 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from attempt_logs import write_log
 
-from tests.evaluation.logs import write_log
 from verl.evaluation.discovery import discover, unbiased_curve
 from verl.types import InputError
 

@@ -5,7 +5,6 @@ import json
 import pytest
 import yaml
 
-from tests.trainer.test_discovery_report import png_size
 from verl.trainer.main_report import main
 from verl.trainer.report import ReportError, read_run
 from verl.trainer.training_hours import TimedPoint, best_within, timed_curve
@@ -47,7 +46,7 @@ def test_best_within_hours_of_training(tmp_path):
     assert best_within(curve[2:], 0.5) is None
 
 
-def test_tables_over_seeds_data_sets_and_methods(tmp_path, capsys):
+def test_tables_over_seeds_data_sets_and_methods(tmp_path, capsys, png_size):
     folders = [
         make_run(tmp_path / "s1", [0.4, 0.5, 0.6, 0.8, 0.7]),  # 0.5 h a step
         make_run(tmp_path / "s2", [0.4, 0.7, 0.6, 0.6, 0.5]),

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from verl.config.actor import ActorConfig, FSDPConfig, ModelConfig
 from verl.config.data import DataConfig, template_kwargs_problems
-from verl.config.node import Node, NonNegative, Positive
+from verl.config.node import Node, NonNegative, Positive, show
 from verl.config.rollout import RolloutConfig
 from verl.config.root import (
     ActorRolloutRefConfig,
@@ -107,11 +107,10 @@ class GenerationRolloutConfig(RolloutConfig):
 
     def problems(self) -> list[str]:
         default = RolloutConfig()
-        return super().problems() + [
-            f"{name}={getattr(self, name)}: has no effect in generation; take it out"
-            for name in OF_TRAINING
-            if getattr(self, name) != getattr(default, name)
-        ]
+        given = {name: value for name in OF_TRAINING if (value := getattr(self, name)) != getattr(default, name)}
+        shown = {name: "{...}" if isinstance(value, Node) else show(value) for name, value in given.items()}
+        wrong = [f"{name}={value}: has no effect in generation; take it out" for name, value in shown.items()]
+        return super().problems() + wrong
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
-from rich.table import Table
 
 from verl.config import EvaluationConfig, PPOConfig
 from verl.config.evaluation import EvaluationDataConfig
@@ -31,7 +29,7 @@ from verl.trainer.sampling import reward_item
 from verl.trainer.start_checks import check_scorer
 from verl.trainer.validation_metrics import Judged, error_shares, validation_metrics
 from verl.types import InputError, Prompt, Reward
-from verl.workers.reward import RewardPool, ScoreItem
+from verl.workers.reward import RewardPool
 
 logger = logging.getLogger(__name__)
 
@@ -51,30 +49,20 @@ def evaluate(config: EvaluationConfig) -> dict[str, float]:
 
     Raises InputError when the files or the scorer cannot be used.
     """
-    run, files = config.as_run(), config.data.path or []
+    run, files, output = config.as_run(), config.data.path or [], output_path(config)
     check_scorer(run)
     answered = list(read_answers(files, config.data))
     if not answered:
         raise InputError(f"data.path={files}: no row is in there, so there is nothing to score.")
     check_scorable([each.prompt for each in answered], run)
-    output = output_path(config)
-    log_dir = log_folder(config.trainer.default_local_dir, output)
-    owners = [each.prompt for each in answered for _ in each.texts]
-    written = [pair for each in answered for pair in zip(each.texts, each.were_cut, strict=True)]
-    items = [
-        reward_item(prompt, number, text, was_cut)
-        for number, (prompt, (text, was_cut)) in enumerate(zip(owners, written, strict=True))
-    ]
-    logger.info("Scoring %d responses to %d prompts", len(items), len(answered))
-    with stoppable(), ray_rewards(run, log_dir) as pool:
-        rewards = score(pool, items)
-    judged = [
-        Judged(prompt.data_source, str(prompt.index), reward) for prompt, reward in zip(owners, rewards, strict=True)
-    ]
+    num_responses = sum(len(each.texts) for each in answered)
+    logger.info("Scoring %d responses to %d prompts", num_responses, len(answered))
+    with stoppable(), ray_rewards(run, log_folder(config.trainer.default_local_dir, output)) as pool:
+        judged = judge(answered, pool)
     metrics = validation_metrics(judged) | error_shares(judged)
-    record = {"files": files, "num_prompts": len(answered), "num_responses": len(items), "metrics": metrics}
+    record = {"files": files, "num_prompts": len(answered), "num_responses": num_responses, "metrics": metrics}
     write_atomically(output, json.dumps(record, indent=2) + "\n")
-    Console(highlight=False).print(metrics_table(metrics, judged))
+    print(metrics_table(metrics, judged))
     print(f"metrics: {output}")
     return metrics
 
@@ -131,34 +119,42 @@ def check_scorable(prompts: Sequence[Prompt], run: PPOConfig) -> None:
         check_ground_truths(prompts)
 
 
-def score(pool: RewardPool, items: Sequence[ScoreItem]) -> list[Reward]:
-    """The rewards of all items, in order of their ids, with a bar."""
+def judge(answered: Sequence[Answered], pool: RewardPool) -> list[Judged]:
+    """Score all responses, with a bar. In order of prompts and, of each, of responses."""
+    prompts = [each.prompt for each in answered for _ in each.texts]
+    written = [pair for each in answered for pair in zip(each.texts, each.were_cut, strict=True)]
     rewards: dict[int, Reward] = {}
     with Progress(console=Console(stderr=True)) as progress:
-        bar = progress.add_task("Scores", total=len(items))
-        pool.submit(items)
-        for request_id, reward in pool.results():
-            rewards[request_id] = reward
+        bar = progress.add_task("Scores", total=len(prompts))
+        pool.submit(
+            [
+                reward_item(prompt, number, text, was_cut)
+                for number, (prompt, (text, was_cut)) in enumerate(zip(prompts, written, strict=True))
+            ]
+        )
+        for number, reward in pool.results():
+            rewards[number] = reward
             progress.advance(bar)
-    return [rewards[item.request_id] for item in items]
+    return [Judged(prompt.data_source, str(prompt.index), rewards[number]) for number, prompt in enumerate(prompts)]
 
 
-def metrics_table(metrics: Mapping[str, float], judged: Sequence[Judged]) -> Table:
-    """One row for each data source: accuracy at the largest N, with the spread of the bootstrap draws."""
-    table = Table("data source", "prompts", "N", "mean@N", "std@N", "best@N", "worst@N", "maj@N", "scorer errors")
+def metrics_table(metrics: Mapping[str, float], judged: Sequence[Judged]) -> str:
+    """Accuracy of each data source at its largest N, as markdown; ± is the spread over the bootstrap draws."""
+    head = ["data source", "prompts", "N", "mean@N", "std@N", "best@N", "worst@N", "maj@N", "scorer errors"]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for source in dict.fromkeys(each.data_source for each in judged):
         counts = Counter(each.uid for each in judged if each.data_source == source)
         size = max(counts.values())
         acc = {name.rpartition("/acc/")[2]: value for name, value in metrics.items() if f"/{source}/acc/" in name}
-        boots = [_with_spread(acc, f"{what}@{size}") for what in ("best", "worst", "maj")]
-        plain = [f"{acc[name]:.4f}" if name in acc else "-" for name in (f"mean@{size}", f"std@{size}")]
-        errors = f"{metrics[f'val-aux/{source}/reward_error']:.1%}"
-        table.add_row(escape(source), str(len(counts)), str(size), *plain, *boots, errors)
-    return table
+        cells = [source, str(len(counts)), str(size)]
+        cells += [f"{acc[name]:.4f}" if name in acc else "-" for name in (f"mean@{size}", f"std@{size}")]
+        cells += [_with_spread(acc, f"{what}@{size}") for what in ("best", "worst", "maj")]
+        cells.append(f"{metrics[f'val-aux/{source}/reward_error']:.1%}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _with_spread(acc: Mapping[str, float], name: str) -> str:
-    """Mean and standard deviation over the bootstrap draws."""
     if f"{name}/mean" not in acc:
         return "-"
     return f"{acc[f'{name}/mean']:.4f} ± {acc[f'{name}/std']:.4f}"

@@ -1,8 +1,7 @@
 """discovery@k of three methods, from log files to the table and the picture."""
 
-import struct
+from attempt_logs import write_log
 
-from tests.evaluation.logs import write_log
 from verl.trainer.main_report import main
 
 
@@ -23,13 +22,7 @@ def rows(markdown):
     return cells[0], {line[0]: [cell.split(" ")[0] for cell in line[1:]] for line in cells[2:]}
 
 
-def png_size(path):
-    data = path.read_bytes()
-    assert data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 5000
-    return struct.unpack(">II", data[16:24])
-
-
-def test_table_and_picture(tmp_path, capsys):
+def test_table_and_picture(tmp_path, capsys, png_size):
     output = tmp_path / "out" / "discovery.png"
     assert main(["--discovery", *make_logs(tmp_path), "--output", str(output)]) == 0
     printed = capsys.readouterr().out
