@@ -18,7 +18,7 @@ LINE = '{"question_id": "q", "seed": 0, "attempt": 1, "reward": 0.5, "solved": f
 
 
 def test_what_is_written_is_read(tmp_path):
-    attempts = [attempt(1, step=1, response="näh\u2028 oder"), attempt(2, True, step=1), attempt(1, seed=5, step=2)]
+    attempts = [attempt(1, step=1, response="näh\u2028 too"), attempt(2, True, step=1), attempt(1, seed=5, step=2)]
     with AttemptWriter(tmp_path / "attempts.jsonl", HEADER) as log:
         log.append(attempts[:2])
         log.append(attempts[2:])

@@ -72,6 +72,13 @@ def test_other_settings_are_refused(tmp_path):
         PartialResponses(tmp_path / "o.jsonl", SETTINGS | {"n": 4, "seed": 3})
 
 
+@pytest.mark.parametrize("text", ["{}x\n", '{}\n{"row": 1}\n', "{}\n3\n"])
+def test_a_damaged_file_is_told(tmp_path, text):
+    (tmp_path / "o.jsonl.partial").write_text(text)
+    with pytest.raises(InputError, match="is damaged"):
+        PartialResponses(tmp_path / "o.jsonl", SETTINGS)
+
+
 def test_a_file_of_responses_is_no_file_of_prompts(tmp_path):
     file = write_input(tmp_path / "1.parquet", ["a", "b", "c"])
     check_columns([file])

@@ -114,6 +114,8 @@ def _settings(config: GenerationConfig, prompts: Sequence[Prompt]) -> dict[str, 
     return {
         "model": config.actor_rollout_ref.model.path,
         "prompts": fingerprint(prompts),
+        "engine": rollout.name,
+        "dtype": rollout.dtype,
         "n": rollout.n,
         "temperature": rollout.temperature,
         "top_p": rollout.top_p,

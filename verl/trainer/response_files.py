@@ -77,18 +77,19 @@ class PartialResponses:
     def _continue(self, settings: Mapping[str, Any]) -> None:
         content = self.path.read_bytes()
         num_bytes = content.rfind(b"\n") + 1  # a line that a kill left unfinished is dropped
-        first, *rest = content[:num_bytes].split(b"\n")[:-1] or [b""]
-        if first:
-            before: dict[str, Any] = json.loads(first)
-            if other := [key for key, value in settings.items() if before.get(key) != value]:
-                changes = "; ".join(f"{key}: {before.get(key)}, now {settings[key]}" for key in other)
-                raise InputError(
-                    f"{self.path} holds responses that were drawn otherwise ({changes}). Remove it to begin anew, or"
-                    " choose another data.output_path."
-                )
-        for line in rest:
-            found = json.loads(line)
-            self.done[found["row"]] = Responses(found["row"], found[RESPONSES], found[FINISH_REASONS])
+        try:
+            records = [json.loads(line) for line in content[:num_bytes].split(b"\n")[:-1]]
+            before: dict[str, Any] = records[0] if records else dict(settings)
+            found = [Responses(record["row"], record[RESPONSES], record[FINISH_REASONS]) for record in records[1:]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.path} is damaged ({error!r}): remove it to begin anew.") from error
+        if other := [key for key, value in settings.items() if before.get(key) != value]:
+            changes = "; ".join(f"{key}: {before.get(key)}, now {settings[key]}" for key in other)
+            raise InputError(
+                f"{self.path} holds responses that were drawn otherwise ({changes}). Remove it to begin anew, or"
+                " choose another data.output_path."
+            )
+        self.done = {responses.row: responses for responses in found}
         os.truncate(self.path, num_bytes)
 
     def _write(self, record: Mapping[str, Any]) -> None:
