@@ -6,7 +6,7 @@ import pytest
 
 from verl.config import PPOConfig
 from verl.config.model_shape import shape_of
-from verl.trainer.memory import estimate, human
+from verl.trainer.memory import estimate, human, sums
 
 SIZES = {
     "vocab_size": 225,
@@ -77,3 +77,22 @@ def test_missing_size_is_named():
 @pytest.mark.parametrize(("size", "text"), [(10, "10 bytes"), (2048, "2.0 KiB"), (3 * 2**30, "3.0 GiB")])
 def test_sizes_for_people(size, text):
     assert human(size) == text
+
+
+def test_who_sleeps_and_who_has_own_gpus_decides_what_must_fit_together(one):
+    shape = shape_of(SIZES | {"model_type": "llama"})
+
+    def sums_of(*overrides):
+        config = one("sdpo", *overrides)
+        rows = estimate(config, shape, on_gpu=True, gpu_bytes=10**9)
+        sizes = {row.name: row.size for row in rows}
+        return sizes, dict(sums(config, rows, on_gpu=True))
+
+    sizes, shared = sums_of("actor_rollout_ref.rollout.free_cache_engine=False")
+    engine = sizes["engine weights"] + sizes["KV cache"]
+    kept = sizes["weights"] + sizes["optimizer"] + sizes["teacher"]
+    training = sum(sizes.values()) - engine
+    assert shared == {"sum": pytest.approx(training + engine)}
+    assert sums_of()[1] == {"sum, update": pytest.approx(training), "sum, writing": pytest.approx(kept + engine)}
+    split = ("actor_rollout_ref.hybrid_engine=False", "actor_rollout_ref.rollout.nnodes=1")
+    assert sums_of(*split)[1] == {"sum, actor's": pytest.approx(training), "sum, engine's": pytest.approx(engine)}

@@ -72,14 +72,17 @@ def assert_same(found, expected):
 
 
 def test_recipe_double_and_ray_compute_the_same(arguments, tmp_path, ray_runtime):
+    from verl.config.placement import in_order
     from verl.single_controller.ray_group import RayWorkerGroup
     from verl.single_controller.resources import ResourcePool
 
     local = update(LocalWorkerGroup("actor", ActorWorker, arguments), None, tmp_path / "local")
     assert_same(local, recipe_update())
-    pool = ResourcePool(1, 2, has_gpus=False)
+    pool = ResourcePool([2], has_gpus=False)
     for num_ranks, micro_batch_size in ((1, 2), (2, 1)):
-        group = RayWorkerGroup("actor", ActorWorker, arguments, num_ranks=num_ranks, pool=pool)
+        group = RayWorkerGroup(
+            "actor", ActorWorker, arguments, num_ranks=num_ranks, pool=pool, seats=in_order(num_ranks, 2)
+        )
         assert_same(update(group, micro_batch_size, tmp_path / f"ray{num_ranks}"), local)
     pool.release()
 

@@ -3,16 +3,22 @@
 from ray.cluster_utils import Cluster
 from toy_worker import Toy
 
+from verl.config.placement import place
+from verl.config.root import TrainerConfig
 from verl.single_controller import WorkerDied
 from verl.single_controller.ray_group import RayWorkerGroup
-from verl.single_controller.resources import ResourcePool
+from verl.single_controller.resources import ResourcePool, machines
 from verl.single_controller.runtime import ray_session
+from verl.types import InputError
 
 if __name__ == "__main__":
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     second = cluster.add_node(num_cpus=1)
+    two_nodes = TrainerConfig(nnodes=2, n_gpus_per_node=1)
     with ray_session({"address": cluster.address}):
-        group = RayWorkerGroup("toy", Toy, num_ranks=2, pool=ResourcePool(2, 1, has_gpus=False))
+        placement = place(two_nodes, machines=machines(has_gpus=False), on_gpu=False)
+        pool = ResourcePool(placement.slots_per_node, has_gpus=False)
+        group = RayWorkerGroup("toy", Toy, num_ranks=2, pool=pool, seats=placement.actor)
         group.ready()
         reports = [str(each) for each in group.standing()]  # also from the node that is not the driver's
         assert all("main_loop" in report for report in reports), reports
@@ -24,7 +30,7 @@ if __name__ == "__main__":
             print(error)
         print("SECOND GROUP", flush=True)
         try:
-            ResourcePool(2, 1, has_gpus=False)
-        except RuntimeError as error:
+            place(two_nodes, machines=machines(has_gpus=False), on_gpu=False)
+        except InputError as error:
             print(error)
     cluster.shutdown()

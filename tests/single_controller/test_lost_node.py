@@ -18,4 +18,5 @@ def test_a_lost_node_is_named_with_the_rank_that_went_with_it():
     pattern = r"^toy rank (\d) on .* failed: WorkerDied: its node was lost \(.*\), and toy rank\(s\) (\d) with it$"
     first = re.search(pattern, message, re.MULTILINE)
     assert first and first[1] == first[2], message  # Ray chose which of the two nodes a rank is on
-    assert "The run needs 2 node(s) with 1 CPU process(es) each, but the Ray cluster has: " in second
+    assert "The run asks for 2 machine(s) with 1 place(s) for CPU processes each for training ranks" in second
+    assert "Missing: 1 machine(s) with 1 free place(s) for CPU processes for training ranks." in second

@@ -3,6 +3,10 @@
 import pytest
 from toy_worker import Toy
 
+from verl.config.placement import Seat, in_order, place
+from verl.config.root import TrainerConfig
+from verl.types import InputError
+
 
 @pytest.fixture
 def pool_cls(ray_runtime):
@@ -17,7 +21,7 @@ def pool_cls(ray_runtime):
 
 @pytest.fixture
 def two_gpus(pool_cls):
-    pool = pool_cls(num_nodes=1, slots_per_node=2, has_gpus=True)
+    pool = pool_cls([2], has_gpus=True)
     yield pool
     pool.release()
 
@@ -31,7 +35,9 @@ def devices(group):
 def test_equal_ranks_of_two_roles_share_a_gpu(two_gpus):
     from verl.single_controller.ray_group import RayWorkerGroup
 
-    actor, engine = (RayWorkerGroup(role, Toy, num_ranks=2, pool=two_gpus) for role in ("actor", "engine"))
+    actor, engine = (
+        RayWorkerGroup(role, Toy, num_ranks=2, pool=two_gpus, seats=in_order(2, 2)) for role in ("actor", "engine")
+    )
     of_actor, of_engine = devices(actor), devices(engine)
     assert of_actor == of_engine
     assert sorted(of_actor) == ["0", "1"]
@@ -40,27 +46,32 @@ def test_equal_ranks_of_two_roles_share_a_gpu(two_gpus):
 def test_an_engine_with_two_gpus_sees_both(two_gpus):
     from verl.single_controller.ray_group import RayWorkerGroup
 
-    assert sorted(devices(RayWorkerGroup("engine", Toy, pool=two_gpus, slots_per_rank=2))[0].split(",")) == ["0", "1"]
+    engine = RayWorkerGroup("engine", Toy, pool=two_gpus, seats=[Seat(0, (0, 1))])
+    assert sorted(devices(engine)[0].split(",")) == ["0", "1"]
 
 
-def test_more_ranks_than_slots_are_refused(two_gpus):
-    with pytest.raises(ValueError, match=r"^3 actor rank\(s\) with 1 slot\(s\) each do not fit into 1 node"):
-        two_gpus.check_ranks("actor", 3, 1)
+@pytest.mark.parametrize("has_gpus", [True, False])
+def test_what_ray_has_is_what_can_be_placed(pool_cls, has_gpus):
+    import ray
+
+    from verl.single_controller.resources import machines
+
+    (there,) = machines(has_gpus)
+    assert there.name == "127.0.0.1"
+    # a fifth of a core for each process on the CPU
+    assert there.num_slots == (ray.cluster_resources()["GPU"] if has_gpus else 5 * ray.cluster_resources()["CPU"])
+    with pytest.raises(InputError, match=rf"There is 127\.0\.0\.1 with {there.num_slots} .* Missing: 1 machine"):
+        place(TrainerConfig(n_gpus_per_node=there.num_slots + 1), None, [there], has_gpus)
 
 
-@pytest.mark.parametrize(("num_nodes", "slots", "has_gpus"), [(1, 3, True), (2, 1, True), (2, 1, False)])
-def test_counts_are_checked_before_anything_starts(pool_cls, num_nodes, slots, has_gpus):
-    what = "GPU" if has_gpus else "CPU process"
-    request = rf"needs {num_nodes} node\(s\) with {slots} {what}"
-    with pytest.raises(RuntimeError, match=request + r".* has: 127\.0\.0\.1 with"):
-        pool_cls(num_nodes, slots, has_gpus)
-
-
-def test_ranks_on_a_cpu_share_few_cores(pool_cls):
+def test_ranks_on_a_cpu_share_few_cores_and_slots(pool_cls):
     from verl.single_controller.ray_group import RayWorkerGroup
 
-    pool = pool_cls(num_nodes=1, slots_per_node=4, has_gpus=False)
-    group = RayWorkerGroup("actor", Toy, num_ranks=4, pool=pool)
+    pool = pool_cls([4], has_gpus=False)
+    group = RayWorkerGroup("actor", Toy, num_ranks=4, pool=pool, seats=in_order(4, 4))
+    crowd = RayWorkerGroup("rollout", Toy, num_ranks=5, pool=pool, seats=[Seat(0, (1,))] * 5)
     assert group.local_ranks() == [0, 1, 2, 3]
+    assert crowd.local_ranks() == [0, 1, 2, 3, 4]
     group.shutdown()
+    crowd.shutdown()
     pool.release()

@@ -100,6 +100,12 @@ class Toy(Worker):
         return [name for name in names if name in sys.modules]
 
     @dispatch()
+    def nodes(self) -> str:
+        import ray
+
+        return ray.get_runtime_context().get_node_id()
+
+    @dispatch()
     def local_ranks(self) -> int:
         return self.rank_info.local_rank
 

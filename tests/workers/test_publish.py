@@ -166,3 +166,30 @@ def test_the_pool_gets_weights_for_a_restarted_engine_from_the_publisher(make, m
     learn(publisher)
     metrics = publisher.publish(2)
     assert metrics["rollout/engine_restarts"] == 2 and metrics["rollout/reissued_requests"] == 8
+
+
+def test_engines_that_slept_wake_for_weights_then_for_their_cache_and_serve_again(make, monkeypatch):
+    """The hf engine has nothing to give back; what is asked of an engine, and when, is the same for all."""
+    publisher, told = make(), []
+    for worker in publisher.rollouts.group.workers:
+        for name in ("sleep", "wake", "load_weights", "log_probs"):
+            method = getattr(worker._engine, name)
+
+            def tell(*args, name=name, method=method, rank=worker.rank_info.rank):
+                told.append((rank, f"wake {args[0]}" if name == "wake" else name))
+                return method(*args)
+
+            monkeypatch.setattr(worker._engine, name, tell)
+    publisher.publish(0)
+    assert len(write(publisher.rollouts)) == 8
+    told.clear()
+    publisher.rollouts.sleep()
+    assert told == [(0, "sleep"), (1, "sleep")]
+    assert publisher.rollouts.engines.fleet.serving == []
+    learn(publisher)
+    told.clear()
+    assert publisher.publish(1)["rollout/engine_restarts"] == 0
+    for rank in (0, 1):
+        of_rank = [name for who, name in told if who == rank]
+        assert of_rank == ["wake weights", "load_weights", "wake kv_cache", "log_probs"]
+    assert {rollout.weight_version for rollout in write(publisher.rollouts)} == {1}

@@ -1,17 +1,23 @@
 """The trainer's side of a sync: what overlaps, what does not, and what an error leaves behind."""
 
 import threading
+from datetime import timedelta
 
 import pytest
 import torch
 
 from verl.single_controller import WorkerDied, WorkerError
-from verl.weights import Bucket, SharedBucket, SharedReader, SharedSlots, digest
+from verl.weights import Bucket, Elsewhere, Invitation, SharedBucket, SharedReader, SharedSlots, digest
+from verl.workers.far_engines import FarEngines
 from verl.workers.send_weights import Sent, WeightSender
 
 
+def make_sender():
+    return WeightSender(64, FarEngines("127.0.0.1", torch.device("cpu")))
+
+
 def send(parts, receiver):
-    return WeightSender(bucket_bytes=64).send(parts, receiver)
+    return make_sender().send(parts, receiver)
 
 
 def bucket(number):
@@ -69,7 +75,7 @@ def test_an_engine_that_fails_is_left_behind_and_the_others_get_everything():
             return answers | {1: died} if 1 in ranks and payload.names == ["w1"] else answers
 
     died, inbox = WorkerDied("engine", 1, "here", "killed"), OneBreaks()
-    sent = WeightSender(64).send((bucket(i) for i in range(4)), inbox, timeout=3.0)
+    sent = make_sender().send((bucket(i) for i in range(4)), inbox, timeout=3.0)
     assert sent == Sent([digest(bucket(i)) for i in range(4)], {1: died})
     assert inbox.names == {0: ["w0", "w1", "w2", "w3"], 1: ["w0", "w1"]}
 
@@ -99,9 +105,9 @@ def test_a_mistake_in_sending_is_raised_after_the_last_gathering():
     assert gathered == [0, 1, 2, 3]
 
 
-def test_an_engine_that_does_not_see_the_memory_gets_the_buckets_themselves():
+def test_an_engine_that_can_neither_see_the_memory_nor_join_a_group_gets_the_buckets_themselves(monkeypatch):
     class OneBlind:
-        """Rank 1 is on another machine."""
+        """Rank 1 is on another machine, and cannot reach this one either."""
 
         ranks = (0, 1)
 
@@ -110,16 +116,21 @@ def test_an_engine_that_does_not_see_the_memory_gets_the_buckets_themselves():
 
         def send_each(self, payload, ranks, timeout=None):
             self.received += [(rank, type(payload)) for rank in ranks]
+            if isinstance(payload, Invitation):
+                return {1: Elsewhere(None)}
             if isinstance(payload, SharedBucket):
                 assert digest(self.reader.open(payload)) in expected
-                return {0: frozenset(), 1: None}
+                return {0: frozenset()} | ({1: Elsewhere(None)} if 1 in ranks else {})
             assert digest(payload) in expected
             return dict.fromkeys(ranks, frozenset())
 
+    monkeypatch.setattr("verl.weights.broadcast.PATIENCE", timedelta(seconds=1))  # until nobody has come
     expected = [digest(bucket(i)) for i in range(3)]
     engines = OneBlind()
     assert send([bucket(i) for i in range(3)], engines).digests == expected
-    assert engines.received == [(0, SharedBucket), (1, SharedBucket), (1, Bucket)] * 3
+    assert engines.received[:2] == [(0, SharedBucket), (1, SharedBucket)]
+    assert [kind for rank, kind in engines.received if rank == 0] == [SharedBucket] * 3
+    assert [kind for rank, kind in engines.received if rank == 1] == [SharedBucket, Invitation, Bucket, Bucket, Bucket]
 
 
 def test_without_shared_memory_buckets_are_sent_themselves(monkeypatch):
@@ -146,7 +157,7 @@ def test_what_an_engine_keeps_is_never_overwritten_and_the_rest_is_used_again():
             del received
             return {0: self.reader.held()}
 
-    sender, engine = WeightSender(bucket_bytes=64), Keeping()
+    sender, engine = make_sender(), Keeping()
     sender.send((bucket(i) for i in range(50)), engine)
     assert engine.kept.tolist() == [1.0]
     assert [values for _, values in engine.seen] == [[float(i)] * 2 for i in range(50)]

@@ -7,6 +7,7 @@ from verl.config.evaluation import EvaluationConfig, GenerationConfig
 from verl.config.forwards import log_prob_tokens
 from verl.config.model_shape import ModelShape, read_shape
 from verl.config.root import PPOConfig, SFTConfig
+from verl.config.slots import engine_problems, is_split
 
 ACTOR = "actor_rollout_ref.actor"
 ROLLOUT = "actor_rollout_ref.rollout"
@@ -183,23 +184,25 @@ def schedule(config: PPOConfig) -> list[str]:
 
 
 def engines(config: PPOConfig) -> list[str]:
-    """Engines against GPUs (a machine without GPU runs them in processes)."""
-    rollout, trainer = config.actor_rollout_ref.rollout, config.trainer
-    gpus = trainer.nnodes * trainer.n_gpus_per_node
-    size = min(rollout.tensor_model_parallel_size, gpus)
-    if trainer.device == "cpu" or rollout.name != "vllm":
-        return []
-    if gpus % size:
-        return [
-            f"{ROLLOUT}.tensor_model_parallel_size={size}: must divide the {gpus} GPUs (trainer.nnodes={trainer.nnodes}"
-            f" x trainer.n_gpus_per_node={trainer.n_gpus_per_node})"
-        ]
-    if rollout.num_engines is not None and rollout.num_engines * size > gpus:
-        return [
-            f"{ROLLOUT}.num_engines={rollout.num_engines}: {rollout.num_engines} engines x {size} GPUs"
-            f" (tensor_model_parallel_size) are more than the {gpus} GPUs"
-        ]
-    return []
+    """Engines against GPUs (without GPUs they are processes), and the keys of a split against each other."""
+    roles, trainer = config.actor_rollout_ref, config.trainer
+    rollout, problems = roles.rollout, []
+    if roles.hybrid_engine == is_split(roles):
+        way = (
+            f"set {ROLLOUT}.nnodes (and n_gpus_per_node) to what engines have for themselves, or hybrid_engine=True"
+            if rollout.nnodes == 0
+            else f"set it to False, or {ROLLOUT}.nnodes=0"
+        )
+        says = "shares the training ranks' GPUs" if rollout.nnodes == 0 else "gives engines their own"
+        problems.append(
+            f"actor_rollout_ref.hybrid_engine={roles.hybrid_engine}: {ROLLOUT}.nnodes={rollout.nnodes} {says}; {way}"
+        )
+    if not is_split(roles) and rollout.n_gpus_per_node not in (None, trainer.n_gpus_per_node):
+        problems.append(
+            f"{ROLLOUT}.n_gpus_per_node={rollout.n_gpus_per_node}: is used with {ROLLOUT}.nnodes only, which is 0; set"
+            " it, or take the key out"
+        )
+    return problems + ([] if trainer.device == "cpu" else engine_problems(roles, trainer))
 
 
 def validation(config: PPOConfig) -> list[str]:

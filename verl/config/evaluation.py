@@ -29,9 +29,12 @@ SUFFIXES = (".parquet", ".jsonl")
 """Of files of responses."""
 OF_TRAINING = (
     "calculate_log_probs",
+    "free_cache_engine",
     "log_prob_micro_batch_size_per_gpu",
     "log_prob_use_dynamic_bsz",
     "log_prob_max_token_len_per_gpu",
+    "n_gpus_per_node",
+    "nnodes",
     "val_kwargs",
 )
 """Keys of the engines that only a training run looks at."""

@@ -78,9 +78,18 @@ class RolloutConfig(Node):
     calculate_log_probs: bool = False
     """Keep the engine's log-probs for rollout correction and the engine-trainer gap."""
     num_engines: Positive | None = None
-    """Engines in the pool; null: one for each `tensor_model_parallel_size` GPUs, one on a machine without GPU."""
+    """Engines in the pool; null: one for each `tensor_model_parallel_size` GPUs, one on each machine without GPU."""
     tensor_model_parallel_size: Positive = 2
-    """GPUs of one engine (not used without a GPU; never more than there are)."""
+    """GPUs of one engine, all on one machine (not used without a GPU; never more than there are)."""
+    nnodes: Annotated[int, Range(low=0)] = 0
+    """Machines on which engines have GPUs of their own, with `actor_rollout_ref.hybrid_engine=False`; they may be
+    machines of the training ranks that have more GPUs than these use. 0: engines share the training ranks' GPUs."""
+    n_gpus_per_node: Positive | None = None
+    """GPUs of the engines on each of these machines; null: as `trainer.n_gpus_per_node`."""
+    free_cache_engine: bool = True
+    """Where engines share the training ranks' GPUs and wait during the update, they sleep meanwhile: their weights,
+    which are sent anew, and their key-value cache leave the GPU. No effect without a GPU, with engines of their own
+    GPUs, and with `trainer.rollout_schedule=one_step_off`, in which they write during the update."""
     gpu_memory_utilization: Annotated[float, Range(above=0, high=1)] = 0.5
     """Share of a GPU's memory for the engine."""
     engine_timeout: Annotated[float, Range(above=0)] | None = None

@@ -22,6 +22,9 @@ class ActorRolloutRefConfig(Node):
     actor: ActorConfig = field(default_factory=ActorConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     ref: RefConfig = field(default_factory=RefConfig)
+    hybrid_engine: bool = True
+    """Engines share the training ranks' GPUs. False: they have their own, `rollout.nnodes` x
+    `rollout.n_gpus_per_node`, and weights reach them over the network."""
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,6 @@ TABLE: dict[str, dict[str, Row]] = {
         "sampler datagen": ("prompts come in a seeded order, without a sampler or generator of your own", unset),
     },
     "actor_rollout_ref": {
-        "hybrid_engine": ("actor, teacher and engines always share the machine's pool", only(True)),
         "nccl_timeout": "processes wait as long as torch lets them",
     },
     "actor_rollout_ref.model": {
@@ -130,7 +129,7 @@ TABLE: dict[str, dict[str, Row]] = {
         "mode": ("engines always stream their responses", only("async", "sync")),
         "load_format layered_summon": "the trainer's weights are sent before the first response",
         "update_weights_bucket_megabytes checkpoint_engine": "the size of a bucket is weight_sync.bucket_bytes",
-        "free_cache_engine multi_stage_wake_up": "engines keep their share of memory (gpu_memory_utilization)",
+        "multi_stage_wake_up": "engines that sleep (free_cache_engine) always wake in two stages",
         "enable_chunked_prefill scheduling_policy cudagraph_capture_sizes disable_log_stats logprobs_mode": (
             "the engine chooses; pass it in engine_kwargs.vllm where it matters"
         ),

@@ -44,6 +44,8 @@ class EngineSpec:
     trust_remote_code: bool = False
     seed: int = 1
     """Of the engine itself; every request has its own."""
+    sleeps: bool = False
+    """Whether `Engine.sleep` will be called: the engine allocates memory that can be given back."""
 
 
 def engine_spec(
@@ -97,6 +99,17 @@ class Engine(Protocol):
 
     def log_probs(self, token_ids: Sequence[int]) -> list[float]:
         """log p(token[i] | tokens before it) for i = 1..n-1 at temperature 1, in nats: the probe of a weight sync."""
+        ...
+
+    def sleep(self) -> None:
+        """Leave the GPU to others: weights and key-value cache are dropped. Nothing is served before the next load.
+
+        Does nothing for an engine that cannot (on a CPU, `hf`) or is not built for it (`EngineSpec.sleeps`).
+        """
+        ...
+
+    def wake(self, part: Literal["weights", "kv_cache"]) -> None:
+        """Take a part of the memory again; first `weights`, which can be loaded then. Awake, it does nothing."""
         ...
 
     def close(self) -> None:

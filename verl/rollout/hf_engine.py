@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -90,6 +91,12 @@ class HfEngine:
         ids = torch.tensor([list(token_ids)], device=self._spec.device)
         log_probs = self._model(input_ids=ids).logits[0, :-1].float().log_softmax(-1)
         return log_probs.gather(-1, ids[0, 1:, None]).squeeze(-1).tolist()
+
+    def sleep(self) -> None:
+        """It keeps its memory."""
+
+    def wake(self, part: Literal["weights", "kv_cache"]) -> None:
+        """It never sleeps."""
 
     def close(self) -> None:
         self.weight_version = NO_WEIGHTS

@@ -21,7 +21,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
@@ -99,6 +99,15 @@ class VllmEngine:
             outputs = self._engine.step()
         scores = outputs[0].prompt_logprobs
         return [scores[i][token].logprob for i, token in enumerate(token_ids) if i]
+
+    def sleep(self) -> None:
+        if self._spec.sleeps:
+            self.weight_version = NO_WEIGHTS
+            self._llm.sleep(level=2)  # weights are not kept in host memory: the next ones come from the trainer
+
+    def wake(self, part: Literal["weights", "kv_cache"]) -> None:
+        if self._engine.is_sleeping():
+            self._llm.wake_up(tags=[part])
 
     def close(self) -> None:
         self.weight_version = NO_WEIGHTS
@@ -183,6 +192,7 @@ def llm_arguments(spec: EngineSpec) -> dict[str, Any]:
             "tensor_parallel_size": parallel,
             "distributed_executor_backend": "uni" if parallel == 1 else "mp",
             "gpu_memory_utilization": rollout.gpu_memory_utilization,
+            "enable_sleep_mode": spec.sleeps,
         }
         if parallel > 1:
             # The dummy loader cannot read the files that new weights come in.

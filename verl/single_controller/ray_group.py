@@ -15,6 +15,7 @@ from typing import Any, cast
 import ray
 from ray import ObjectRef, cloudpickle
 
+from verl.config.placement import Seat
 from verl.single_controller.dispatch import Call
 from verl.single_controller.errors import WorkerError
 from verl.single_controller.group import Deadline, Pending, Receiver, Standing, Stream, WorkerGroup
@@ -37,7 +38,7 @@ class RayWorkerGroup(WorkerGroup):
         kwargs: keyword arguments of every worker's constructor.
         num_ranks: number of workers.
         pool: where they run; None puts them on any machine, without a GPU.
-        slots_per_rank: GPUs of one rank (1 on a machine without GPU).
+        seats: places of the ranks in the pool.
         env: environment variables of the workers' processes.
         log_dir: folder for `<role>-<rank>.log`; None leaves the output in Ray's session folder.
         deadlines: how long a call may take, by method.
@@ -51,16 +52,14 @@ class RayWorkerGroup(WorkerGroup):
         kwargs: Mapping[str, Any] | None = None,
         num_ranks: int = 1,
         pool: ResourcePool | None = None,
-        slots_per_rank: int = 1,
+        seats: Sequence[Seat] = (),
         env: Mapping[str, str] | None = None,
         log_dir: Path | None = None,
         deadlines: Mapping[str, Deadline] | None = None,
     ) -> None:
         super().__init__(role, worker_cls, num_ranks)
         self.deadlines = deadlines or {}
-        if pool:
-            pool.check_ranks(role, num_ranks, slots_per_rank)
-        self._pool, self._slots_per_rank, self._env, self._log_dir = pool, slots_per_rank, env, log_dir
+        self._pool, self._seats, self._env, self._log_dir = pool, tuple(seats), env, log_dir
         hosts = tuple(self._start_host(rank) for rank in range(num_ranks))
         self._team = Team(role, hosts, tuple(host.home.remote() for host in hosts))
         self._meeting_point = hosts[0].meeting_point.remote()
@@ -123,16 +122,17 @@ class RayWorkerGroup(WorkerGroup):
 
     def _start_host(self, rank: int) -> Any:
         """A process for a rank, still without a worker."""
-        pool, slots, env = self._pool, self._slots_per_rank, self._env
-        options = pool.options(rank, slots) if pool else {"num_cpus": PROCESS_CPUS}
-        devices = pool.visible_devices(rank, slots) if pool else None
+        pool, env = self._pool, self._env
+        options = pool.options(self._seats[rank]) if pool else {"num_cpus": PROCESS_CPUS}
+        devices = pool.visible_devices(self._seats[rank]) if pool else None
         log_path = str((self._log_dir / f"{self.role}-{rank}.log").absolute()) if self._log_dir else None
         actor_cls = ray.remote(WorkerHost).options(runtime_env={"env_vars": dict(env)} if env else None, **options)
         return actor_cls.remote(log_path, devices)
 
     def _create(self, rank: int) -> ObjectRef:
         """Begin to construct a rank's worker in its process."""
-        local_rank = self._pool.local_rank(rank, self._slots_per_rank) if self._pool else rank
+        nodes = [seat.node for seat in self._seats]
+        local_rank = nodes[:rank].count(nodes[rank]) if nodes else rank
         host: Any = self._team.hosts[rank]
         return host.create.remote(self._meeting_point, rank, self.world_size, local_rank, sys.path, self._recipe)
 

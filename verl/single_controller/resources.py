@@ -1,8 +1,7 @@
-"""Which rank runs on which machine and GPU.
+"""Which rank runs on which machine and GPU: what Ray has, and a run's slots in it.
 
-A pool is `num_nodes` times `slots_per_node` slots: one GPU each, or on a machine without GPU a place for a process on
-the CPU. Rank r of every role stands on slot r (with k slots for each rank, on r*k to r*k + k - 1), which is how actor
-and engine come to share a GPU. Slots of one node are one Ray placement group, so other jobs cannot get between them.
+Who has which slot is the placement's business (`verl.config.placement`); roles that have the same slot share its GPU.
+Slots of one machine are one Ray placement group, so other jobs cannot get between them.
 """
 
 from __future__ import annotations
@@ -14,9 +13,12 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from verl.config.placement import Machine, Seat
+
 PROCESS_CPUS = 0.05
-"""What a worker books, for Ray's bookkeeping only: laptops run more processes than they have cores."""
+"""What a worker outside of a pool books, for Ray's bookkeeping only: laptops run more processes than cores."""
 SLOT_CPUS = 4 * PROCESS_CPUS
+"""What a slot books, for all workers on it."""
 GPU_SHARE = 0.45
 """What a role books of each of its GPUs: two roles share one."""
 NODE_ID = "ray.io/node-id"
@@ -24,29 +26,37 @@ NODE_ID = "ray.io/node-id"
 PLACEMENT_TIMEOUT = 120.0  # seconds
 
 
+def machines(has_gpus: bool) -> list[Machine]:
+    """The machines of the Ray cluster, with all their slots, also those that are in use."""
+    kind, per_slot = ("GPU", 1.0) if has_gpus else ("CPU", SLOT_CPUS)
+    found = sorted(
+        (node["NodeManagerAddress"], node["Resources"].get(kind, 0.0)) for node in ray.nodes() if node["Alive"]
+    )
+    return [Machine(address, int(count / per_slot + 1e-6)) for address, count in found]
+
+
 class ResourcePool:
-    """The slots of a run. Counts are checked first: RuntimeError says what was asked for and what there is.
+    """The slots of a run.
 
     Args:
-        num_nodes: machines (`trainer.nnodes`).
-        slots_per_node: ranks on each (`trainer.n_gpus_per_node`).
+        slots_per_node: slots on each machine (`Placement.slots_per_node`).
         has_gpus: whether a slot is a GPU.
+
+    Raises:
+        RuntimeError: Ray does not give them, because others use them.
     """
 
-    def __init__(self, num_nodes: int, slots_per_node: int, has_gpus: bool) -> None:
-        self.num_nodes = num_nodes
-        self.slots_per_node = slots_per_node
+    def __init__(self, slots_per_node: Sequence[int], has_gpus: bool) -> None:
+        self.slots_per_node = tuple(slots_per_node)
         self.has_gpus = has_gpus
-        self._check_counts()
         slot = {"CPU": SLOT_CPUS, **({"GPU": 1.0} if has_gpus else {})}
-        self._nodes: list[PlacementGroup] = []
-        for _ in range(num_nodes):
-            others = _different_from(self._nodes)
-            node = placement_group(
-                [slot] * slots_per_node, strategy="STRICT_PACK", bundle_label_selector=[others] * slots_per_node
-            )
-            self._nodes.append(node)
-            if node.wait(PLACEMENT_TIMEOUT):
+        self._nodes: dict[int, PlacementGroup] = {}
+        # What asks for most comes first: whatever machine Ray takes for it, the rest needs no larger one.
+        for node in sorted(range(len(slots_per_node)), key=lambda node: -slots_per_node[node]):
+            count, others = slots_per_node[node], _different_from(list(self._nodes.values()))
+            group = placement_group([slot] * count, strategy="STRICT_PACK", bundle_label_selector=[others] * count)
+            self._nodes[node] = group
+            if group.wait(PLACEMENT_TIMEOUT):
                 continue
             self.release()
             raise RuntimeError(
@@ -54,60 +64,32 @@ class ResourcePool:
                 f"{ray.available_resources()}. Is another job running on this Ray cluster?"
             )
 
-    def check_ranks(self, role: str, num_ranks: int, slots_per_rank: int) -> None:
-        """ValueError if the ranks of a role do not fit."""
-        if num_ranks * slots_per_rank > self.num_nodes * self.slots_per_node:
-            raise ValueError(
-                f"{num_ranks} {role} rank(s) with {slots_per_rank} slot(s) each do not fit into {self._request()}."
-            )
-        if slots_per_rank > 1 and self.slots_per_node % slots_per_rank:
-            raise ValueError(
-                f"A {role} rank uses {slots_per_rank} slots, which do not divide the {self.slots_per_node} of a node."
-            )
-
-    def options(self, rank: int, slots_per_rank: int) -> dict[str, Any]:
+    def options(self, seat: Seat) -> dict[str, Any]:
         """Options of a rank's Ray actor."""
-        node, slot = divmod(rank * slots_per_rank, self.slots_per_node)
         return {
-            "num_cpus": PROCESS_CPUS,
+            "num_cpus": 0,
             "num_gpus": GPU_SHARE if self.has_gpus else 0,
-            "scheduling_strategy": PlacementGroupSchedulingStrategy(self._nodes[node], slot),
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(self._nodes[seat.node], seat.slots[0]),
         }
 
-    def local_rank(self, rank: int, slots_per_rank: int) -> int:
-        """Number of lower ranks on the same node."""
-        return rank * slots_per_rank % self.slots_per_node // slots_per_rank
-
-    def visible_devices(self, rank: int, slots_per_rank: int) -> str | None:
+    def visible_devices(self, seat: Seat) -> str | None:
         """CUDA_VISIBLE_DEVICES of a rank with several GPUs; None where Ray sets it, as it does for a single one."""
-        if not self.has_gpus or slots_per_rank == 1:
+        if not self.has_gpus or len(seat.slots) == 1:
             return None
-        node, first = divmod(rank * slots_per_rank, self.slots_per_node)
+        node = self._nodes[seat.node]
         ids = [
-            _gpu_ids.options(scheduling_strategy=PlacementGroupSchedulingStrategy(self._nodes[node], slot)).remote()
-            for slot in range(first, first + slots_per_rank)
+            _gpu_ids.options(scheduling_strategy=PlacementGroupSchedulingStrategy(node, slot)).remote()
+            for slot in seat.slots
         ]
         return ",".join(str(gpu) for (gpu,) in ray.get(ids))
 
     def release(self) -> None:
         """Give the slots back; workers that still stand on them are killed."""
-        for node in self._nodes:
-            remove_placement_group(node)
-
-    def _check_counts(self) -> None:
-        kind, per_slot = ("GPU", 1.0) if self.has_gpus else ("CPU", SLOT_CPUS)
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        counts = [(node["NodeManagerAddress"], node["Resources"].get(kind, 0.0)) for node in nodes]
-        if sum(count >= per_slot * self.slots_per_node for _, count in counts) < self.num_nodes:
-            there = ", ".join(f"{address} with {count:g} {kind}(s)" for address, count in counts)
-            raise RuntimeError(
-                f"The run needs {self._request()}, but the Ray cluster has: {there}. "
-                "Set trainer.nnodes and trainer.n_gpus_per_node to what there is."
-            )
+        for group in self._nodes.values():
+            remove_placement_group(group)
 
     def _request(self) -> str:
-        what = "GPU(s)" if self.has_gpus else "CPU process(es)"
-        return f"{self.num_nodes} node(s) with {self.slots_per_node} {what} each"
+        return f"{' + '.join(map(str, self.slots_per_node))} {'GPU(s)' if self.has_gpus else 'CPU process(es)'}"
 
 
 def _different_from(taken: Sequence[PlacementGroup]) -> dict[str, str]:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from verl.config import PPOConfig
 from verl.config.evaluation import weights_run
+from verl.config.placement import place_run
 from verl.rollout.base import EngineSpec
 from verl.single_controller.ray_group import RayWorkerGroup
-from verl.single_controller.resources import ResourcePool
+from verl.single_controller.resources import ResourcePool, machines
 from verl.single_controller.runtime import ray_session
 from verl.trainer.deadlines import deadlines
 from verl.trainer.roles import ActorRole, engine_group, reward_group, rollout_pool, run_engine_spec
@@ -44,11 +45,13 @@ def ray_engines(run: PPOConfig, log_dir: Path) -> Iterator[EngineRoles]:
     Args:
         run: where the engines are (`trainer`), what they are (`actor_rollout_ref.rollout`), and the model.
     """
-    spec = run_engine_spec(run)
+    spec = replace(run_engine_spec(run), sleeps=False)  # nobody else wants their GPUs
+    on_gpu = spec.device == "cuda"
     logger.info("Starting Ray (logs of all workers: %s)", log_dir)
     with ray_session(run.ray_kwargs.ray_init):
-        pool = ResourcePool(run.trainer.nnodes, run.trainer.n_gpus_per_node, spec.device == "cuda")
-        engines = engine_group(run, spec, pool, log_dir)
+        placement = place_run(run, machines(on_gpu), on_gpu)
+        pool = ResourcePool(placement.slots_per_node, on_gpu)
+        engines = engine_group(run, spec, pool, placement, log_dir)
         source = _weight_rank(weights_run(run, spec.dtype), log_dir)
         logger.info("Starting %d %s engine(s) on %s", engines.world_size, spec.rollout.name, spec.device)
         try:

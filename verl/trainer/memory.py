@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from verl.config import PPOConfig
 from verl.config.checks import has_teacher
 from verl.config.model_shape import ModelShape, read_shape, shape_of
+from verl.config.slots import engine_size, engines_sleep, is_split, rollout_block
 
 WIDTH = {"fp32": 4, "bf16": 2, "float32": 4, "bfloat16": 2}
 NOT_RECOMPUTED = 16
@@ -31,6 +34,8 @@ class MemoryRow:
     size: float
     how: str
     """Where the number comes from."""
+    when: Literal["always", "update", "engine"] = "update"
+    """Held all the time by the training rank, by it during an update, or by the engine."""
 
 
 def find_shape(path: str | None) -> ModelShape | str:
@@ -61,16 +66,16 @@ def _hub_shape(name: str) -> ModelShape:
     return shape_of(answer.raise_for_status().json())
 
 
-def gpu_memory() -> int | None:
-    """Memory of the first GPU of this machine, in bytes; None without one."""
+def gpu_sizes() -> list[int]:
+    """Memory of each GPU of this machine, in bytes."""
     if shutil.which("nvidia-smi") is None:
-        return None
+        return []
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         lines = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()
-        return int(lines[0]) * 2**20
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return None
+        return [int(line) * 2**20 for line in lines]
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return []
 
 
 def micro_batch(config: PPOConfig) -> tuple[int, int]:
@@ -95,13 +100,13 @@ def estimate(config: PPOConfig, shape: ModelShape, on_gpu: bool, gpu_bytes: int 
     compute = WIDTH[roles.actor.fsdp_config.compute_dtype or ("bf16" if on_gpu else "fp32")]
     shard, each = shape.num_params * width / ranks, f"{shape.num_params / 1e9:.3g} B parameters"
     trained = 0.0 if roles.model.lora_rank else 1.0
-    rows = [MemoryRow("weights", shard, f"{each} x {width} bytes / {ranks} ranks")]
+    rows = [MemoryRow("weights", shard, f"{each} x {width} bytes / {ranks} ranks", "always")]
     if trained:
         rows.append(MemoryRow("gradients", shard, "as many again"))
-        rows.append(MemoryRow("optimizer", 2 * shard, "AdamW keeps two numbers for each weight"))
+        rows.append(MemoryRow("optimizer", 2 * shard, "AdamW keeps two numbers for each weight", "always"))
     second = "teacher" if has_teacher(config) else "reference"
     if trained and (has_teacher(config) or roles.actor.use_kl_loss or config.algorithm.use_kl_in_reward):
-        rows.append(MemoryRow(second, shard, "a second copy of the weights, sharded like the first"))
+        rows.append(MemoryRow(second, shard, "a second copy of the weights, sharded like the first", "always"))
         if not roles.actor.fsdp_config.reshard_after_forward:
             rows.append(MemoryRow(f"gathered {second}", float(shape.num_params * compute), NOT_RESHARDED))
     if not roles.actor.fsdp_config.reshard_after_forward:
@@ -155,11 +160,11 @@ def _engine_rows(config: PPOConfig, shape: ModelShape, on_gpu: bool, gpu_bytes: 
     """The rollout engine: its weights and its key-value cache."""
     rollout, data = config.actor_rollout_ref.rollout, config.data
     width = WIDTH.get(rollout.dtype, 2 if on_gpu else 4)
-    size = min(rollout.tensor_model_parallel_size, config.trainer.n_gpus_per_node) if on_gpu else 1
+    size = engine_size(rollout, rollout_block(config.actor_rollout_ref, config.trainer), on_gpu)
     weights = (shape.num_params or 0) * width / size
     per_token = shape.kv_size * shape.num_layers * width / size
     sequence = rollout.max_model_len or data.max_prompt_length + data.max_response_length
-    rows = [MemoryRow("engine weights", weights, f"{width} bytes each, over {size} GPU(s)" if on_gpu else "fp32")]
+    how = f"{width} bytes each, over {size} GPU(s)" if on_gpu else "fp32"
     per_sequence = f"{per_token:,.0f} bytes a token, one sequence of {sequence} tokens {human(per_token * sequence)}"
     if not on_gpu:
         cache, share = rollout.cpu_kv_cache_gib * 2**30, "cpu_kv_cache_gib"
@@ -168,7 +173,21 @@ def _engine_rows(config: PPOConfig, shape: ModelShape, on_gpu: bool, gpu_bytes: 
     else:
         sequences = min(rollout.max_num_seqs, config.data.train_batch_size * rollout.n)
         cache, share = per_token * sequence * sequences, f"if all {sequences} responses are as long as allowed"
-    return [*rows, MemoryRow("KV cache", cache, f"{share}; {per_sequence}")]
+    return [
+        MemoryRow("engine weights", weights, how, "engine"),
+        MemoryRow("KV cache", cache, f"{share}; {per_sequence}", "engine"),
+    ]
+
+
+def sums(config: PPOConfig, rows: Sequence[MemoryRow], on_gpu: bool) -> list[tuple[str, float]]:
+    """What must fit into one GPU (or a CPU rank's memory) at the same time, by name."""
+    size = {when: sum(row.size for row in rows if row.when == when) for when in ("always", "update", "engine")}
+    trainer = size["always"] + size["update"]
+    if is_split(config.actor_rollout_ref):
+        return [("sum, actor's", trainer), ("sum, engine's", size["engine"])]
+    if engines_sleep(config.actor_rollout_ref, config.trainer, on_gpu):
+        return [("sum, update", trainer), ("sum, writing", size["always"] + size["engine"])]
+    return [("sum", trainer + size["engine"])]
 
 
 def human(size: float) -> str:

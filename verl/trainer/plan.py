@@ -15,7 +15,8 @@ from verl.config import PPOConfig, SFTConfig
 from verl.config.checks import has_teacher, uses_advantages
 from verl.config.forwards import ForwardLimits, log_prob_limits, update_limits
 from verl.config.root import ActorRolloutRefConfig, TrainerConfig
-from verl.trainer.memory import estimate, find_shape, gpu_memory, human, micro_batch
+from verl.trainer.memory import estimate, find_shape, gpu_sizes, human, micro_batch, sums
+from verl.trainer.plan_placement import placement_lines, problems_here
 
 Lines = list[tuple[str, str]]
 SCHEDULES = {
@@ -26,14 +27,15 @@ SCHEDULES = {
 
 def print_ppo_plan(config: PPOConfig, missing: list[str]) -> None:
     """Print the plan of a reinforcement-learning run."""
-    gpu_bytes = gpu_memory()
-    on_gpu = _on_gpu(config.trainer, gpu_bytes)
+    gpus = gpu_sizes()
+    gpu_bytes = gpus[0] if gpus else None
+    on_gpu = config.trainer.device == "cuda" or (config.trainer.device == "auto" and bool(gpus))
     console = Console(highlight=False, soft_wrap=True)
     _section(console, "Run", run_lines(config.trainer) + method_lines(config))
-    _section(console, "Workers and placement", placement_lines(config, on_gpu, gpu_bytes))
+    _section(console, "Workers and placement", placement_lines(config, on_gpu, len(gpus)))
     _section(console, "One step", step_lines(config))
     print_memory(console, config, on_gpu, gpu_bytes)
-    _finish(console, missing)
+    _finish(console, missing + problems_here(config, len(gpus)))
 
 
 def print_sft_plan(config: SFTConfig, missing: list[str]) -> None:
@@ -65,10 +67,6 @@ def print_tool_plan(lines: Lines, missing: list[str]) -> None:
 
 def _unknown(number: int | None) -> str:
     return "unknown until the data can be read" if number is None else f"{number:,}"
-
-
-def _on_gpu(trainer: TrainerConfig, gpu_bytes: int | None) -> bool:
-    return trainer.device == "cuda" or (trainer.device == "auto" and gpu_bytes is not None)
 
 
 def _section(console: Console, title: str, lines: Lines) -> None:
@@ -118,28 +116,6 @@ def method_lines(config: PPOConfig) -> Lines:
         correction = algorithm.rollout_correction
         lines.append(("rollout correction", f"{correction.rollout_is}, up to {correction.rollout_is_threshold:g}"))
     return lines
-
-
-def placement_lines(config: PPOConfig, on_gpu: bool, gpu_bytes: int | None) -> Lines:
-    """Which processes there are, and where."""
-    trainer, rollout = config.trainer, config.actor_rollout_ref.rollout
-    ranks = trainer.nnodes * trainer.n_gpus_per_node
-    size = min(rollout.tensor_model_parallel_size, ranks) if on_gpu else 1
-    engines = rollout.num_engines or (ranks // size if on_gpu else 1)
-    found = f"trainer.device={trainer.device}; this machine has " + ("a GPU" if gpu_bytes is not None else "no GPU")
-    unit = "GPU" if on_gpu else "process"
-    second = "teacher" if has_teacher(config) else "reference"
-    uses_second = has_teacher(config) or config.actor_rollout_ref.actor.use_kl_loss or config.algorithm.use_kl_in_reward
-    actor = f"{ranks} FSDP2 ranks ({trainer.nnodes} node(s) x {trainer.n_gpus_per_node}), one {unit} each"
-    lines = [("device", f"{'cuda' if on_gpu else 'cpu'} ({found})"), ("actor", actor)]
-    if uses_second:
-        lines.append((second, "in the actor's ranks, sharded like it"))
-    where = f"{size} GPU(s) each, shared with the actor" if on_gpu else "one process each"
-    return [
-        *lines,
-        ("rollout", f"{engines} {rollout.name} engine(s), {where}"),
-        ("reward", f"{config.reward_model.num_workers} process(es)"),
-    ]
 
 
 def step_lines(config: PPOConfig) -> Lines:
@@ -239,5 +215,6 @@ def print_memory(console: Console, config: PPOConfig, on_gpu: bool, gpu_bytes: i
     table = Table("part", "size", "how", box=None, padding=(0, 2))
     for row in rows:
         table.add_row(row.name, human(row.size), escape(row.how))
-    table.add_row("sum", human(sum(row.size for row in rows)), f"of {human(gpu_bytes)}" if gpu_bytes else "")
+    for name, size in sums(config, rows, on_gpu):
+        table.add_row(name, human(size), f"of {human(gpu_bytes)}" if gpu_bytes else "")
     console.print(table)

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,13 +19,16 @@ import torch
 
 from verl.config import ActorRolloutRefConfig, PPOConfig
 from verl.config.model_shape import read_shape
+from verl.config.placement import Placement, place, place_run
 from verl.config.root import AlgorithmConfig, TrainerConfig
+from verl.config.slots import engines_sleep
 from verl.rollout.base import EngineSpec, engine_spec
 from verl.single_controller import LocalWorkerGroup, WorkerGroup
 from verl.single_controller.ray_group import RayWorkerGroup
-from verl.single_controller.resources import ResourcePool
+from verl.single_controller.resources import ResourcePool, machines
 from verl.single_controller.runtime import ray_session
 from verl.trainer.deadlines import deadlines
+from verl.trainer.plan_placement import node_lines
 from verl.workers.actor import ActorWorker
 from verl.workers.reward import RewardPool, RewardWorker
 from verl.workers.rollout import RolloutWorker
@@ -80,15 +83,15 @@ def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
     Args:
         num_optimizer_steps: of the whole run, for the learning-rate schedule.
     """
-    trainer = config.trainer
     spec = run_engine_spec(config)
     has_gpus = spec.device == "cuda"
     begin = time.monotonic()
     logger.info("Starting Ray (logs of all workers: %s)", log_dir)
     with ray_session(config.ray_kwargs.ray_init):
-        pool = ResourcePool(trainer.nnodes, trainer.n_gpus_per_node, has_gpus)
-        engines = engine_group(config, spec, pool, log_dir)
-        actor = _ray_actor(config, num_optimizer_steps, pool, has_gpus, log_dir)
+        placement = place_run(config, machines(has_gpus), has_gpus)
+        pool = ResourcePool(placement.slots_per_node, has_gpus)
+        engines = engine_group(config, spec, pool, placement, log_dir)
+        actor = _ray_actor(config, num_optimizer_steps, pool, placement, log_dir)
         rewards = reward_group(config, log_dir)
         groups = (actor, engines, rewards)
         logger.info(
@@ -99,6 +102,8 @@ def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
             rewards.world_size,
             spec.device,
         )
+        for node, held in node_lines(placement):
+            logger.info("  %s: %s", node, held)
         try:
             setup = actor.start("setup")
             for group in groups:
@@ -123,8 +128,9 @@ def ray_actor(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
         "Starting %d training rank(s), nothing else (logs: %s)", trainer.nnodes * trainer.n_gpus_per_node, log_dir
     )
     with ray_session(config.ray_kwargs.ray_init):
-        pool = ResourcePool(trainer.nnodes, trainer.n_gpus_per_node, has_gpus)
-        actor = _ray_actor(config, num_optimizer_steps, pool, has_gpus, log_dir)
+        placement = place(trainer, machines=machines(has_gpus), on_gpu=has_gpus)
+        pool = ResourcePool(placement.slots_per_node, has_gpus)
+        actor = _ray_actor(config, num_optimizer_steps, pool, placement, log_dir)
         try:
             actor.setup()
             yield ActorRole(actor)
@@ -132,17 +138,18 @@ def ray_actor(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
             actor.shutdown()
 
 
-def engine_group(config: PPOConfig, spec: EngineSpec, pool: ResourcePool, log_dir: Path) -> RayWorkerGroup:
-    """The engines of a run as Ray actors. `pool` is the run's."""
-    has_gpus = spec.device == "cuda"
+def engine_group(
+    config: PPOConfig, spec: EngineSpec, pool: ResourcePool, placement: Placement, log_dir: Path
+) -> RayWorkerGroup:
+    """The engines of a run as Ray actors. `pool` and `placement` are the run's."""
     return RayWorkerGroup(
         "rollout",
         RolloutWorker,
         (spec,),
-        num_ranks=num_engines(config, has_gpus),
-        pool=pool if has_gpus else None,
-        slots_per_rank=config.actor_rollout_ref.rollout.tensor_model_parallel_size if has_gpus else 1,
-        env={} if has_gpus else KEEPS_FREED_MEMORY,
+        num_ranks=len(placement.rollout),
+        pool=pool,
+        seats=placement.rollout,
+        env={} if placement.on_gpu else KEEPS_FREED_MEMORY,
         log_dir=log_dir,
         deadlines=deadlines(config.trainer.timeout),
     )
@@ -162,17 +169,19 @@ def reward_group(config: PPOConfig, log_dir: Path) -> RayWorkerGroup:
 
 
 def _ray_actor(
-    config: PPOConfig, num_optimizer_steps: int, pool: ResourcePool, has_gpus: bool, log_dir: Path
+    config: PPOConfig, num_optimizer_steps: int, pool: ResourcePool, placement: Placement, log_dir: Path
 ) -> RayWorkerGroup:
     trainer = config.trainer
-    writes_meanwhile = trainer.rollout_schedule == "one_step_off" and not has_gpus  # on the cores of the update
-    num_processes = trainer.n_gpus_per_node + (num_engines(config, has_gpus) if writes_meanwhile else 0)
+    writes_meanwhile = trainer.rollout_schedule == "one_step_off" and not placement.on_gpu  # on the cores of the update
+    busy = [seat.node for seat in placement.actor + (placement.rollout if writes_meanwhile else ())]
+    num_processes = max(busy.count(seat.node) for seat in placement.actor)
     return RayWorkerGroup(
         "actor",
         ActorWorker,
         (config.actor_rollout_ref, config.algorithm, trainer, num_optimizer_steps),
-        num_ranks=trainer.nnodes * trainer.n_gpus_per_node,
+        num_ranks=len(placement.actor),
         pool=pool,
+        seats=placement.actor,
         env=_thread_env(num_processes),
         log_dir=log_dir,
         deadlines=deadlines(trainer.timeout),
@@ -217,7 +226,9 @@ def sft_workers(
             group.shutdown()
         return
     with ray_session():
-        pool = ResourcePool(trainer.nnodes, trainer.n_gpus_per_node, choose_device(trainer.device) == "cuda")
+        has_gpus = choose_device(trainer.device) == "cuda"
+        placement = place(trainer, machines=machines(has_gpus), on_gpu=has_gpus)
+        pool = ResourcePool(placement.slots_per_node, has_gpus)
         env = _thread_env(trainer.n_gpus_per_node)
         workers = RayWorkerGroup(
             "actor",
@@ -225,6 +236,7 @@ def sft_workers(
             arguments,
             num_ranks=num_ranks,
             pool=pool,
+            seats=placement.actor,
             env=env,
             log_dir=log_dir,
             deadlines=deadlines(trainer.timeout),
@@ -243,16 +255,6 @@ def choose_device(setting: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cu
     return setting
 
 
-def num_engines(config: PPOConfig, has_gpus: bool) -> int:
-    """Engines of the pool: as configured, else as many as the GPUs hold, or one on a machine without GPU."""
-    rollout, trainer = config.actor_rollout_ref.rollout, config.trainer
-    if rollout.num_engines:
-        return rollout.num_engines
-    if not has_gpus:
-        return 1
-    return max(1, trainer.nnodes * trainer.n_gpus_per_node // rollout.tensor_model_parallel_size)
-
-
 def rollout_pool(engines: WorkerGroup, spec: EngineSpec) -> RolloutPool:
     """The started engines as one. `spec`: what they were started with."""
     try:
@@ -264,7 +266,9 @@ def rollout_pool(engines: WorkerGroup, spec: EngineSpec) -> RolloutPool:
 
 def run_engine_spec(config: PPOConfig) -> EngineSpec:
     """What the engines of a run are started with."""
-    return engine_spec(config.actor_rollout_ref, config.data, choose_device(config.trainer.device), config.trainer.seed)
+    roles, trainer = config.actor_rollout_ref, config.trainer
+    spec = engine_spec(roles, config.data, choose_device(trainer.device), trainer.seed)
+    return replace(spec, sleeps=engines_sleep(roles, trainer, spec.device == "cuda"))
 
 
 def _thread_env(num_processes: int) -> dict[str, str]:

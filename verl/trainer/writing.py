@@ -64,7 +64,7 @@ class Writing:
     def make_schedule(self) -> Schedule[Batch]:
         """What `trainer.rollout_schedule` names."""
         if self.config.trainer.rollout_schedule == "on_policy":
-            return OnPolicy(self.draw)
+            return OnPolicy(self.draw_in_turn if self.roles.spec.sleeps else self.draw)
         return OneStepOff(self.draw, abandon=self.roles.stop_rollouts, draw_ahead=self.draw_ahead)
 
     def draw(self, number: int) -> Batch:
@@ -72,6 +72,12 @@ class Writing:
         batch = self.sample(number)
         if self.recorder is not None:
             self.recorder.write(number, batch)
+        return batch
+
+    def draw_in_turn(self, number: int) -> Batch:
+        """`draw`; then the engines leave their GPUs to the update."""
+        batch = self.draw(number)
+        self.roles.rollouts.sleep()
         return batch
 
     def draw_ahead(self, number: int) -> Batch:

@@ -5,13 +5,18 @@ load has ended (`stream`); and trainer and engine must give the same log-probs t
 the only guard that sees what the engine made of the tensors.
 """
 
+from verl.weights.broadcast import Announcement, Elsewhere, Invitation, Member
 from verl.weights.buckets import Bucket, buckets, digest
 from verl.weights.shared_memory import SharedBucket, SharedReader, SharedSlots
 from verl.weights.stream import WeightStream
 from verl.weights.verify import WeightSyncError, compare_digests, compare_log_probs, gap_threshold, probe_token_ids
 
 __all__ = [
+    "Announcement",
     "Bucket",
+    "Elsewhere",
+    "Invitation",
+    "Member",
     "SharedBucket",
     "SharedReader",
     "SharedSlots",

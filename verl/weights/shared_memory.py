@@ -44,6 +44,11 @@ class SharedBucket:
     path: str
     """Where another process of this machine opens it."""
 
+    @property
+    def num_bytes(self) -> int:
+        """From the slot's begin to the end of the last tensor."""
+        return max([0, *(offset + prod(shape) * dtype.itemsize for offset, dtype, shape in self.layout)])
+
 
 class _Slot:
     """Memory for one bucket; pages that were never written cost nothing."""
@@ -97,6 +102,11 @@ class SharedSlots:
             np.copyto(as_bytes(target), as_bytes(tensor))  # one thread: the engines need the other cores
         return shared
 
+    def memory(self, shared: SharedBucket) -> torch.Tensor:
+        """The bytes of a bucket that was placed here. uint8 [num_bytes]"""
+        slot = next(slot for slot in self._slots if slot.name == shared.slot)
+        return slot.memory[: shared.num_bytes]
+
     def release(self, held: set[str]) -> None:
         """Every slot is free except those that a receiver holds or that are still to be received."""
         self._held = held
@@ -120,11 +130,16 @@ class SharedReader:
         with warnings.catch_warnings():  # read-only memory, which torch cannot express
             warnings.filterwarnings("ignore", message=".*not writable.*")
             memory = torch.from_numpy(array)
-        return Bucket(shared.names, _views(memory, shared))
+        return bucket_in(memory, shared)
 
     def held(self) -> frozenset[str]:
         """Slots whose tensors are still referred to in this process."""
         return frozenset(slot for slot, array in self._in_use.items() if array() is not None)
+
+
+def bucket_in(memory: torch.Tensor, shared: SharedBucket) -> Bucket:
+    """The bucket whose bytes these are, in place. memory: uint8 [num_bytes or more]"""
+    return Bucket(shared.names, _views(memory, shared))
 
 
 def _map(shared: SharedBucket) -> mmap.mmap | None:

@@ -20,6 +20,7 @@ from verl.algorithms.head import Head
 from verl.algorithms.projection import score, student_log_probs
 from verl.checkpoint import Commit
 from verl.config.root import ActorRolloutRefConfig, AlgorithmConfig, TrainerConfig
+from verl.config.slots import engines_sleep
 from verl.models.device import DTYPES
 from verl.models.full_weights import export_huggingface, full_head, full_weights
 from verl.models.loading import FullModel, build_modules, load_tokenizer, read_weights
@@ -33,6 +34,7 @@ from verl.single_controller.group import Receiver
 from verl.single_controller.worker import Worker
 from verl.weights import buckets
 from verl.workers.checkpoint_writer import CheckpointWriter
+from verl.workers.far_engines import FarEngines
 from verl.workers.process_group import Place, join, leave
 from verl.workers.ref import RefWorker
 from verl.workers.send_weights import Sent, WeightSender
@@ -129,6 +131,8 @@ class ActorWorker(Worker):
         """Leave the group; a worker that was never set up has none."""
         if self._writer is not None:
             self._writer.close()
+        if self._sender is not None:
+            self._sender.close()
         if self._learner is not None:
             leave(self._learner.place)
 
@@ -159,6 +163,7 @@ class ActorWorker(Worker):
                     "self_distillation/teacher_distance": (teacher.distance(), 1.0),
                 }
             )
+        self._leave_room()
         return self._over_ranks(add_metrics(parts))
 
     @dispatch()
@@ -230,10 +235,12 @@ class ActorWorker(Worker):
         if self.place.rank > 0:
             for _ in weights:  # gathering is a collective
                 pass
+            self._leave_room()
             return Sent([], {})
         if self._sender is None:
-            self._sender = WeightSender(bucket_bytes)
+            self._sender = WeightSender(bucket_bytes, FarEngines(self.rank_info.master_addr, self.place.device))
         sent = self._sender.send(buckets(weights, bucket_bytes), receiver, timeout)
+        self._leave_room()
         logger.info("Weights %d sent in %d buckets.", version, len(sent.digests))
         return sent
 
@@ -292,6 +299,11 @@ class ActorWorker(Worker):
         if self.place.rank == 0:
             load_tokenizer(str(model.tokenizer_path or model.path), model.trust_remote_code).save_pretrained(path)
         dist.barrier()
+
+    def _leave_room(self) -> None:
+        """Where engines sleep during the update, give memory that torch keeps for later back to the GPU: they wake."""
+        if engines_sleep(self.config, self.trainer, self.place.device.type == "cuda"):
+            torch.cuda.empty_cache()
 
     def _over_ranks(self, metrics: Metrics) -> Metrics:
         parts: list[Metrics] = [{}] * self.place.world_size

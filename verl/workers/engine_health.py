@@ -6,7 +6,7 @@
     DEAD        its process is gone
     RESTARTING  a new process is being started in its place
 
-    STALE --VERIFIED--> HEALTHY --SYNC_BEGAN--> STALE          (every step)
+    STALE --VERIFIED--> HEALTHY --SYNC_BEGAN/SLEPT--> STALE    (every step)
     anything --DOUBTED/DIED--> SUSPECT/DEAD --RESTARTED--> RESTARTING --STARTED--> STALE
 
 So a dead engine comes back only as a STALE one, and a STALE one serves only after a sync that was verified. SUSPECT has
@@ -34,6 +34,8 @@ class Event(Enum):
 
     SYNC_BEGAN = "sync began"
     """Its weights are about to be replaced."""
+    SLEPT = "slept"
+    """It gave its weights up, to leave its memory to the trainer."""
     VERIFIED = "verified"
     """The sync is over, and the engine was shown to compute with the new weights."""
     DOUBTED = "doubted"
@@ -49,6 +51,7 @@ class Event(Enum):
 TRANSITIONS = {
     (State.STALE, Event.SYNC_BEGAN): State.STALE,
     (State.HEALTHY, Event.SYNC_BEGAN): State.STALE,
+    (State.HEALTHY, Event.SLEPT): State.STALE,
     (State.STALE, Event.VERIFIED): State.HEALTHY,
     (State.STALE, Event.DOUBTED): State.SUSPECT,
     (State.HEALTHY, Event.DOUBTED): State.SUSPECT,

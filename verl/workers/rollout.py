@@ -10,11 +10,23 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from verl.registry import ENGINES
 from verl.rollout.base import Engine, EngineSpec
 from verl.single_controller import Arguments, Worker, dispatch
 from verl.types import Request, Rollout
-from verl.weights import Bucket, SharedBucket, SharedReader, WeightStream, digest
+from verl.weights import (
+    Announcement,
+    Bucket,
+    Elsewhere,
+    Invitation,
+    Member,
+    SharedBucket,
+    SharedReader,
+    WeightStream,
+    digest,
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,7 @@ class RolloutWorker(Worker):
         self._engine: Engine = ENGINES.load(spec.rollout.name)(spec)
         self._sync: _Sync | None = None
         self._reader = SharedReader()
+        self._member = Member(self.rank_info.rank, torch.device(spec.device))
 
     @dispatch(Arguments.SPLIT, streams=True)
     def generate(self, requests: Sequence[Request]) -> Iterator[list[Rollout]]:
@@ -46,24 +59,41 @@ class RolloutWorker(Worker):
         yield from self._engine.generate(requests)
 
     @dispatch()
+    def sleep(self) -> None:
+        """Give the GPU's memory back until the next sync."""
+        self._engine.sleep()
+
+    @dispatch()
     def begin_sync(self, version: int) -> None:
-        """Make ready for buckets. What follows replaces all weights; nothing is served until `finish_sync`."""
+        """Make ready for buckets. What follows replaces all weights; nothing is served until `finish_sync`.
+
+        An engine that sleeps wakes in two stages: here it takes the memory of its weights again, and that of its
+        key-value cache in `finish_sync`, when the trainer has sent everything and needs its own memory no more.
+        """
         if self._sync is not None:
             raise RuntimeError(f"Weight sync {version} begins, but {self._sync.version} was not finished.")
+        self._engine.wake("weights")
         self._sync = _Sync(version, self._engine)
 
     @dispatch()
-    def receive_bucket(self, part: Bucket | SharedBucket) -> frozenset[str] | None:
-        """Take a bucket. Waits while the engine still loads the one before.
+    def receive_bucket(self, part: Bucket | SharedBucket | Announcement | Invitation) -> frozenset[str] | Elsewhere:
+        """Take a bucket, in whatever form it comes; or join a group for those to come in.
+
+        Waits while the engine still loads the one before.
 
         Returns:
-            The slots of shared memory that the engine still reads; None when it cannot see this bucket's memory, and
-            the bucket must be sent itself.
+            The slots of shared memory that the engine still reads. `Elsewhere` when it cannot see this bucket's memory,
+            or was not reached by the broadcast, and the bucket must be sent otherwise; and always to an invitation.
         """
         sync = self._current_sync()
-        bucket = self._reader.open(part) if isinstance(part, SharedBucket) else part
+        if isinstance(part, Invitation):
+            return self._member.join(part)
+        if isinstance(part, Announcement):
+            bucket = self._member.receive(part)
+        else:
+            bucket = self._reader.open(part) if isinstance(part, SharedBucket) else part
         if bucket is None:
-            return None
+            return self._member.where
         sync.receive(bucket)
         return self._reader.held()
 
@@ -72,6 +102,7 @@ class RolloutWorker(Worker):
         """Wait until the engine has loaded everything, and let it score `token_ids` (at once: a call costs time)."""
         sync, self._sync = self._current_sync(), None
         report = sync.finish()
+        self._engine.wake("kv_cache")
         if not token_ids:
             return report
         start = time.perf_counter()
@@ -84,6 +115,7 @@ class RolloutWorker(Worker):
         return self._engine.log_probs(token_ids)
 
     def close(self) -> None:
+        self._member.leave()
         self._engine.close()
 
     def _current_sync(self) -> _Sync:

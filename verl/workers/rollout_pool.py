@@ -25,6 +25,7 @@ from verl.protocol import balance
 from verl.rollout.base import NO_WEIGHTS
 from verl.single_controller import Stream, WorkerError, WorkerGroup, WorkerLate
 from verl.types import Request, Rollout
+from verl.workers.engine_health import Event
 from verl.workers.engine_sync import EngineSync
 from verl.workers.engines import Engines
 from verl.workers.rollout_checks import problem_of
@@ -121,6 +122,15 @@ class RolloutPool:
             yield
         finally:
             self._is_trainer_busy = False
+
+    def sleep(self) -> None:
+        """Have all engines give their GPUs' memory back: they serve again after the next sync."""
+        serving = self.engines.fleet.serving
+        for rank in serving:
+            self.engines.fleet.tell(rank, Event.SLEPT)
+        for rank, answer in self.engines.ask(serving, "sleep", timeout=self.config.weight_sync.timeout).items():
+            if isinstance(answer, WorkerError):
+                self.engines.fail(rank, answer)
 
     def take_metrics(self) -> dict[str, float]:
         """`rollout/engine_restarts` of the run so far; `rollout/reissued_requests` since this was last called."""
