@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +51,15 @@ def home_api_data(tmp_path_factory):
     command = [sys.executable, "recipes/embedded/make_data.py", "--output_dir", str(folder)]
     subprocess.run(command, cwd=TESTS.parent, check=True, capture_output=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def png_size():
+    """`png_size(path)`: width and height of a PNG, which must hold more than a blank page."""
+
+    def of(path):
+        data = path.read_bytes()
+        assert data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 5000
+        return struct.unpack(">II", data[16:24])
+
+    return of

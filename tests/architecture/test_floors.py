@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FLOORS = {
     0: ["verl.types", "verl.protocol", "verl.config", "verl.registry", "verl.prefixes"],
-    1: ["verl.algorithms", "verl.self_distillation", "verl.rewards", "verl.sandbox", "verl.dataset"],
+    1: ["verl.algorithms", "verl.self_distillation", "verl.rewards", "verl.sandbox", "verl.dataset", "verl.evaluation"],
     2: ["verl.models", "verl.rollout", "verl.weights", "verl.checkpoint", "verl.tracking"],
     3: ["verl.single_controller", "verl.workers"],
     4: ["verl.trainer"],

@@ -16,6 +16,8 @@ HEAVY = {"ray", "vllm", "transformers", "hydra", "omegaconf", "pyarrow", "datase
         ("verl.sandbox", HEAVY | {"torch", "numpy"}),
         ("verl.self_distillation.reprompt", HEAVY | {"torch"}),
         ("verl.trainer.main_ppo", HEAVY - {"hydra", "omegaconf"} | {"torch"}),
+        ("verl.trainer.main_eval", HEAVY - {"hydra", "omegaconf"} | {"torch"}),
+        ("verl.trainer.main_generation", HEAVY - {"hydra", "omegaconf"} | {"torch"}),
         ("verl", HEAVY | {"torch"}),
     ],
 )

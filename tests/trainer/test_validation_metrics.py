@@ -9,13 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verl.trainer.validation_metrics import bootstrap_metrics, error_shares, subset_sizes, validation_metrics
-from verl.types import Prompt, Reward, Rollout, Sample
+from verl.trainer.validation_metrics import Judged, bootstrap_metrics, error_shares, subset_sizes, validation_metrics
+from verl.types import Reward
 
 
 def make(uid, acc, source="src", **extras):
-    prompt = Prompt(int(uid), [], [1], source, "gt")
-    return Sample(uid, prompt, Rollout(0, [1], [2], [0.0], [1], "stop", 0), "", Reward(acc * 2, acc, "", extras))
+    return Judged(source, uid, Reward(acc * 2, acc, "", extras))
 
 
 def test_failed_scorers_show_by_source():

@@ -11,6 +11,7 @@ from verl.config.actor import (
     RefConfig,
 )
 from verl.config.data import DataConfig
+from verl.config.evaluation import EvaluationConfig, GenerationConfig
 from verl.config.node import ConfigError, attempt, build, known_keys
 from verl.config.rollout import RolloutConfig, ValidationSamplingConfig
 from verl.config.root import ActorRolloutRefConfig, PPOConfig, SFTConfig
@@ -22,7 +23,9 @@ __all__ = [
     "ActorRolloutRefConfig",
     "ConfigError",
     "DataConfig",
+    "EvaluationConfig",
     "FSDPConfig",
+    "GenerationConfig",
     "OptimConfig",
     "PPOConfig",
     "PolicyLossConfig",

@@ -3,6 +3,7 @@ that is wrong is said at once, before torch is imported and before any GPU is ta
 
 from __future__ import annotations
 
+from verl.config.evaluation import EvaluationConfig, GenerationConfig
 from verl.config.forwards import log_prob_tokens
 from verl.config.model_shape import ModelShape, read_shape
 from verl.config.root import PPOConfig, SFTConfig
@@ -230,3 +231,24 @@ def sft_problems(config: SFTConfig) -> list[str]:
     if config.data.train_batch_size < ranks:
         problems.append(f"data.train_batch_size={config.data.train_batch_size}: fewer rows than the {ranks} ranks")
     return problems
+
+
+def generation_problems(config: GenerationConfig) -> list[str]:
+    """The rules of writing responses, files apart."""
+    data, model, run = config.data, config.actor_rollout_ref.model, config.as_run()
+    problems = model_given("actor_rollout_ref.model.path", model.path)
+    if not data.path:
+        problems.append("data.path=null: name the prompts, data.path=<file.parquet>")
+    if not data.output_path:
+        problems.append("data.output_path=null: name the file to write, data.output_path=<file.parquet or file.jsonl>")
+    if model.lora_rank:
+        problems.append(
+            f"actor_rollout_ref.model.lora_rank={model.lora_rank}: would add untrained adapters; export a checkpoint"
+            " (python -m verl.checkpoint export), whose adapters are merged, and name that folder"
+        )
+    return problems + lengths(run) + engines(run)
+
+
+def evaluation_problems(config: EvaluationConfig) -> list[str]:
+    """The rules of scoring responses, files apart."""
+    return [] if config.data.path else ["data.path=null: name the responses, data.path=<file.parquet or file.jsonl>"]

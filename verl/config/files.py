@@ -14,6 +14,7 @@ from pathlib import Path
 from verl.config.actor import ModelConfig
 from verl.config.data import CustomClassConfig
 from verl.config.engine_arguments import vllm_problems
+from verl.config.evaluation import EvaluationConfig, GenerationConfig
 from verl.config.model_folder import model_problems, tokenizer_problems
 from verl.config.root import CustomRewardConfig, PPOConfig, SFTConfig, TrainerConfig
 
@@ -113,3 +114,26 @@ def sft_missing_files(config: SFTConfig) -> list[str]:
     problems += _missing("data.val_files", config.data.val_files or [])
     problems += model_files("model", config.model)
     return problems + resume_folder(config.trainer) + unwritable_folders(config.trainer)
+
+
+def generation_missing_files(config: GenerationConfig) -> list[str]:
+    """Files and folders that are not on this machine, and an output that is there already."""
+    roles, output = config.actor_rollout_ref, config.data.output_path
+    problems = _missing("data.path", config.data.path or [])
+    problems += model_files("actor_rollout_ref.model", roles.model)
+    problems += vllm_problems("actor_rollout_ref.rollout.engine_kwargs.vllm", roles.rollout.engine_kwargs.vllm)
+    if output and Path(output).expanduser().exists():
+        problems.append(f"data.output_path={output}: exists already; choose another name, or remove it")
+    return problems + _unwritable_file("data.output_path", output)
+
+
+def evaluation_missing_files(config: EvaluationConfig) -> list[str]:
+    """Files that are not on this machine."""
+    problems = _missing("data.path", config.data.path or [])
+    problems += custom_code("custom_reward_function", config.custom_reward_function)
+    return problems + _unwritable_file("data.output_path", config.data.output_path)
+
+
+def _unwritable_file(key: str, file: str | None) -> list[str]:
+    problem = _not_writable(str(Path(file).parent)) if file else None
+    return [f"{key}={file}: {problem}"] if problem else []

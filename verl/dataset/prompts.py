@@ -48,13 +48,15 @@ class ParquetDataset(list[Prompt]):
         if not rows:
             raise SchemaError(f"{', '.join(files)}: the file has no rows.")
         bar = track(rows, "Tokenising prompts", disable=len(rows) < NUM_ROWS_WORTH_A_BAR)
-        prompts = [_read_prompt(row, tokenizer, config) for row in bar]
+        prompts = [_read_prompt(row, number, tokenizer, config) for number, row in enumerate(bar)]
         _check_template(prompts)
         kept = _hold_to_length(prompts, rows, config)
+        self.row_numbers = [prompt.index for prompt in kept]
+        """Where each prompt is among the rows of all files, from 0: overlong ones may have been left out."""
         super().__init__(replace(prompt, index=index) for index, prompt in enumerate(kept))
 
 
-def _read_prompt(row: RawRow, tokenizer: ChatTokenizer, config: DataConfig) -> Prompt:
+def _read_prompt(row: RawRow, number: int, tokenizer: ChatTokenizer, config: DataConfig) -> Prompt:
     messages = read_messages(row, config.prompt_key)
     reward_model = row.values["reward_model"]
     if not isinstance(reward_model, dict) or "ground_truth" not in reward_model:
@@ -63,7 +65,7 @@ def _read_prompt(row: RawRow, tokenizer: ChatTokenizer, config: DataConfig) -> P
     if not isinstance(extra_info, dict | None):
         raise row.problem("extra_info", extra_info, "a struct or null")
     return Prompt(
-        index=row.number,
+        index=number,
         messages=messages,
         token_ids=encode_row(row, tokenizer, messages, config.apply_chat_template_kwargs),
         data_source=read_text(row, config.reward_fn_key),

@@ -38,6 +38,8 @@ ConfigT = TypeVar("ConfigT")
 Check = Callable[[Any], list[str]]
 
 PRESETS = Path(__file__).parent / "config"
+DOORS = {"sft_trainer": "main_sft", "generation": "main_generation", "evaluation": "main_eval"}
+"""By the preset that is each one's own; all others are of main_ppo."""
 OVERRIDE = re.compile(r"(?P<plus>\+{0,2})(?P<key>[A-Za-z_][\w.\-]*)=(?P<value>.*)", re.DOTALL)
 # Hydra writes no folder, no log file and no copy of its own: a run has one folder, and the trainer fills it.
 HYDRA_SETTINGS = ("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.run.dir=.", "hydra.output_subdir=null")
@@ -133,7 +135,7 @@ def _compose_with_hydra(cls: type, preset: str, arguments: Sequence[str]) -> lis
     with contextlib.suppress(KeyError, OSError):  # a user without a name: presets that need it will say so
         os.environ.setdefault("USER", getpass.getuser())
     register_resolvers()
-    door = "verl.trainer.main_sft" if preset == "sft_trainer" else "verl.trainer.main_ppo"
+    door = f"verl.trainer.{DOORS.get(preset, 'main_ppo')}"
     schema = dataclasses.asdict(cls())  # pyright: ignore[reportArgumentType]
     schema["hydra"] = {
         "help": {"app_name": door, "template": HELP.format(door=door, presets=", ".join(preset_names()))}

@@ -58,6 +58,13 @@ def print_sft_plan(config: SFTConfig, missing: list[str]) -> None:
     _finish(console, missing)
 
 
+def print_tool_plan(lines: Lines, missing: list[str]) -> None:
+    """Print the plan of a command that trains nothing."""
+    console = Console(highlight=False, soft_wrap=True)
+    _section(console, "Plan", lines)
+    _finish(console, missing)
+
+
 def _unknown(number: int | None) -> str:
     return "unknown until the data can be read" if number is None else f"{number:,}"
 

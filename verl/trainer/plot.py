@@ -1,9 +1,13 @@
-"""Learning curves as a picture: x = generations, y = held-out accuracy; seeds thin, their mean thick."""
+"""Learning curves as a picture: x = generations, y = held-out accuracy; seeds thin, their mean thick.
+
+`picture` and `dress` give all pictures of reports one look.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +23,16 @@ BASELINE_COLOR = "#e07b00"
 INK = "#333333"
 
 
-def draw_curves(methods: Sequence[Method], metric: str, path: str | os.PathLike[str]) -> Path:
-    """Draw all methods into one PNG and return its path."""
+@contextmanager
+def picture(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Axes to draw on, in our style; the PNG is written at the end. Makes the folder."""
+    with pictures(path, 1) as (axes,):
+        yield axes
+
+
+@contextmanager
+def pictures(path: str | os.PathLike[str], count: int) -> Iterator[list[Any]]:
+    """`picture` with several axes, side by side and in rows of three."""
     style: dict[Any, Any] = {
         "font.size": 11,
         "text.color": INK,
@@ -28,19 +40,39 @@ def draw_curves(methods: Sequence[Method], metric: str, path: str | os.PathLike[
         "xtick.color": INK,
         "ytick.color": INK,
     }
+    num_columns = min(count, 3)
+    num_rows = -(-count // num_columns)
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
-        axes = figure.add_subplot()
-        others = iter(COLORS * len(methods))
-        colors = {m.label: BASELINE_COLOR if m.label == BASELINE else next(others) for m in methods}
-        for method in methods:
-            _draw_method(axes, method, colors[method.label])
-        _mark_gain(axes, methods)
-        _dress(axes, methods, metric)
+        figure = Figure(figsize=(8 * num_columns, 5 * num_rows), dpi=150, layout="constrained")
+        yield [figure.add_subplot(num_rows, num_columns, place + 1) for place in range(count)]
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="png")
-    return path
+
+
+def dress(axes: Any, legend: str) -> None:
+    """Grid, frame and legend."""
+    axes.grid(color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc=legend, frameon=True, framealpha=0.9, edgecolor="none")
+
+
+def draw_curves(methods: Sequence[Method], metric: str, path: str | os.PathLike[str]) -> Path:
+    """Draw all methods into one PNG and return its path."""
+    with picture(path) as axes:
+        colors = label_colors([method.label for method in methods])
+        for method in methods:
+            _draw_method(axes, method, colors[method.label])
+        _mark_gain(axes, methods)
+        _label(axes, methods, metric)
+    return Path(path)
+
+
+def label_colors(labels: Sequence[str]) -> dict[str, str]:
+    """A colour for each label; the baseline's is always the same."""
+    others = iter(COLORS * len(labels))
+    return {label: BASELINE_COLOR if label == BASELINE else next(others) for label in labels}
 
 
 def _draw_method(axes: Any, method: Method, color: str) -> None:
@@ -82,7 +114,7 @@ def _mark_gain(axes: Any, methods: Sequence[Method]) -> None:
     )
 
 
-def _dress(axes: Any, methods: Sequence[Method], metric: str) -> None:
+def _label(axes: Any, methods: Sequence[Method], metric: str) -> None:
     values = [point.value for method in methods for curve in method.curves for point in curve]
     highest = max(values)
     axes.set_ylim(min(0.0, *values), 1.0 if highest > 0.75 else highest * 1.25 or 1.0)
@@ -93,7 +125,4 @@ def _dress(axes: Any, methods: Sequence[Method], metric: str) -> None:
     axes.set_title(name_of(metric).partition(":")[0], loc="left", weight="bold")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.grid(color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none")
+    dress(axes, "lower right")

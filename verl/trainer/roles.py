@@ -83,36 +83,16 @@ def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
     Args:
         num_optimizer_steps: of the whole run, for the learning-rate schedule.
     """
-    trainer = config.trainer
-    spec = _engine_spec(config)
+    spec = run_engine_spec(config)
     has_gpus = spec.device == "cuda"
-    limits = deadlines(trainer.timeout)
     begin = time.monotonic()
     logger.info("Starting Ray (logs of all workers: %s)", log_dir)
     with ray_session(config.ray_kwargs.ray_init):
         placement = place_run(config, machines(has_gpus), has_gpus)
         pool = ResourcePool(placement.slots_per_node, has_gpus)
-        engines = RayWorkerGroup(
-            "rollout",
-            RolloutWorker,
-            (spec,),
-            num_ranks=len(placement.rollout),
-            pool=pool,
-            seats=placement.rollout,
-            env={} if has_gpus else KEEPS_FREED_MEMORY,
-            log_dir=log_dir,
-            deadlines=limits,
-        )
+        engines = engine_group(config, spec, pool, placement, log_dir)
         actor = _ray_actor(config, num_optimizer_steps, pool, placement, log_dir)
-        rewards = RayWorkerGroup(
-            "reward",
-            RewardWorker,
-            (config.custom_reward_function, config.reward_model, config.sandbox),
-            num_ranks=config.reward_model.num_workers,
-            env=_thread_env(os.cpu_count() or 1),
-            log_dir=log_dir,
-            deadlines=limits,
-        )
+        rewards = reward_group(config, log_dir)
         groups = (actor, engines, rewards)
         logger.info(
             "Starting %d training rank(s), %d %s engine(s), %d reward worker(s) on %s",
@@ -131,7 +111,7 @@ def ray_roles(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
                 logger.info("  %s: ready after %.0f s", group.role, time.monotonic() - begin)
             setup.result()
             logger.info("  models: loaded after %.0f s", time.monotonic() - begin)
-            yield Roles(actor, _rollout_pool(engines, spec), RewardPool(rewards, config.reward_model), spec)
+            yield Roles(actor, rollout_pool(engines, spec), RewardPool(rewards, config.reward_model), spec)
         finally:
             for group in groups:
                 group.begin_shutdown()
@@ -158,6 +138,36 @@ def ray_actor(config: PPOConfig, num_optimizer_steps: int, log_dir: Path) -> Ite
             actor.shutdown()
 
 
+def engine_group(
+    config: PPOConfig, spec: EngineSpec, pool: ResourcePool, placement: Placement, log_dir: Path
+) -> RayWorkerGroup:
+    """The engines of a run as Ray actors. `pool` and `placement` are the run's."""
+    return RayWorkerGroup(
+        "rollout",
+        RolloutWorker,
+        (spec,),
+        num_ranks=len(placement.rollout),
+        pool=pool,
+        seats=placement.rollout,
+        env={} if placement.on_gpu else KEEPS_FREED_MEMORY,
+        log_dir=log_dir,
+        deadlines=deadlines(config.trainer.timeout),
+    )
+
+
+def reward_group(config: PPOConfig, log_dir: Path) -> RayWorkerGroup:
+    """The reward workers of a run as Ray actors."""
+    return RayWorkerGroup(
+        "reward",
+        RewardWorker,
+        (config.custom_reward_function, config.reward_model, config.sandbox),
+        num_ranks=config.reward_model.num_workers,
+        env=_thread_env(os.cpu_count() or 1),
+        log_dir=log_dir,
+        deadlines=deadlines(config.trainer.timeout),
+    )
+
+
 def _ray_actor(
     config: PPOConfig, num_optimizer_steps: int, pool: ResourcePool, placement: Placement, log_dir: Path
 ) -> RayWorkerGroup:
@@ -181,7 +191,7 @@ def _ray_actor(
 @contextmanager
 def local_roles(config: PPOConfig, num_optimizer_steps: int) -> Iterator[Roles]:
     """One worker of each role in this process, without Ray."""
-    spec = _engine_spec(config)
+    spec = run_engine_spec(config)
     actor = LocalWorkerGroup(
         "actor", ActorWorker, (config.actor_rollout_ref, config.algorithm, config.trainer, num_optimizer_steps)
     )
@@ -194,7 +204,7 @@ def local_roles(config: PPOConfig, num_optimizer_steps: int) -> Iterator[Roles]:
         for group in groups:
             group.ready()
         actor.setup()
-        yield Roles(actor, _rollout_pool(engines, spec), RewardPool(rewards, config.reward_model), spec)
+        yield Roles(actor, rollout_pool(engines, spec), RewardPool(rewards, config.reward_model), spec)
     finally:
         for group in groups:
             group.shutdown()
@@ -245,7 +255,8 @@ def choose_device(setting: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cu
     return setting
 
 
-def _rollout_pool(engines: WorkerGroup, spec: EngineSpec) -> RolloutPool:
+def rollout_pool(engines: WorkerGroup, spec: EngineSpec) -> RolloutPool:
+    """The started engines as one. `spec`: what they were started with."""
     try:
         vocab_size = read_shape(spec.model_path).vocab_size
     except (OSError, ValueError):  # a name on the hub, or a configuration of another form
@@ -253,7 +264,8 @@ def _rollout_pool(engines: WorkerGroup, spec: EngineSpec) -> RolloutPool:
     return RolloutPool(engines, spec.rollout, vocab_size)
 
 
-def _engine_spec(config: PPOConfig) -> EngineSpec:
+def run_engine_spec(config: PPOConfig) -> EngineSpec:
+    """What the engines of a run are started with."""
     roles, trainer = config.actor_rollout_ref, config.trainer
     spec = engine_spec(roles, config.data, choose_device(trainer.device), trainer.seed)
     return replace(spec, sleeps=engines_sleep(roles, trainer, spec.device == "cuda"))

@@ -87,7 +87,8 @@ def sample_and_score(
             for rollout in finished:
                 text = decode(rollout.response_ids)
                 texts[rollout.request_id] = (rollout, text)
-                items.append(_reward_item(prompts[rollout.request_id // n], rollout, text))
+                prompt, was_cut = prompts[rollout.request_id // n], rollout.finish_reason == "length"
+                items.append(reward_item(prompt, rollout.request_id, text, was_cut))
             rewards.submit(items)
             take(rewards.finished())
     except EnginesNeedWeights:
@@ -98,11 +99,12 @@ def sample_and_score(
     return [samples[request_id] for request_id in sorted(samples)]
 
 
-def _reward_item(prompt: Prompt, rollout: Rollout, text: str) -> ScoreItem:
+def reward_item(prompt: Prompt, request_id: int, text: str, was_cut: bool) -> ScoreItem:
+    """What a scorer is asked about a response. `was_cut`: it reached its maximum length."""
     return ScoreItem(
-        request_id=rollout.request_id,
+        request_id=request_id,
         data_source=prompt.data_source,
         solution_str=text,
         ground_truth=prompt.ground_truth,
-        extra_info=prompt.extra_info | {"truncated": rollout.finish_reason == "length", "num_turns": 1},
+        extra_info=prompt.extra_info | {"truncated": was_cut, "num_turns": 1},
     )

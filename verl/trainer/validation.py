@@ -16,7 +16,7 @@ from verl.self_distillation.reprompt import demonstration_messages
 from verl.trainer.roles import Roles
 from verl.trainer.run_data import RunData
 from verl.trainer.sampling import derive_seed, sample_and_score
-from verl.trainer.validation_metrics import error_shares, validation_metrics
+from verl.trainer.validation_metrics import error_shares, judged, validation_metrics
 from verl.types import Sample, Sampling
 
 MAX_TEACHER_PROMPTS = 64
@@ -32,15 +32,20 @@ def validate(
         prompts=data.validation,
         n=kwargs.n,
         sampling=_sampling(kwargs, config.data.max_response_length),
-        seed=derive_seed(config.trainer.seed, "validation"),
+        seed=validation_seed(config.trainer.seed),
         rollouts=roles.rollouts,
         rewards=roles.rewards,
         decode=data.decode,
     )
-    metrics = validation_metrics(samples) | error_shares(samples)
+    metrics = validation_metrics(judged(samples)) | error_shares(judged(samples))
     if has_teacher:
         metrics |= teacher_accuracy(config, data, roles, samples)
     return metrics, samples
+
+
+def validation_seed(seed: int) -> int:
+    """Of the responses to held-out prompts, in a run with this `trainer.seed`."""
+    return derive_seed(seed, "validation")
 
 
 def _sampling(kwargs: ValidationSamplingConfig, max_tokens: int) -> Sampling:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from verl.types import Sample
+from verl.types import Reward, Sample
 
 NUM_DRAWS = 1000
 SEED = 42
@@ -31,15 +32,30 @@ Table = dict[str, dict[str, list[Any]]]
 """Variable -> prompt -> its n values."""
 
 
-def validation_metrics(samples: Sequence[Sample]) -> dict[str, float]:
-    """All validation metrics of scored samples.
+@dataclass(frozen=True)
+class Judged:
+    """A response that was scored, whoever wrote it."""
+
+    data_source: str
+    uid: str
+    """Of the prompt: its responses share it."""
+    reward: Reward
+
+
+def judged(samples: Iterable[Sample]) -> list[Judged]:
+    """What these metrics look at in samples."""
+    return [Judged(sample.prompt.data_source, sample.uid, sample.reward) for sample in samples]
+
+
+def validation_metrics(responses: Sequence[Judged]) -> dict[str, float]:
+    """All validation metrics of scored responses.
 
     Variables are `acc`, `reward` (the score) and every other number of the scorer. A prompt for which a variable is
     missing in some response does not enter that variable's metrics.
     """
-    by_source: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        by_source[sample.prompt.data_source].append(sample)
+    by_source: dict[str, list[Judged]] = defaultdict(list)
+    for response in responses:
+        by_source[response.data_source].append(response)
     metrics: dict[str, float] = {}
     for source, members in by_source.items():
         for variable, values, preds in _variables(members):
@@ -51,21 +67,21 @@ def validation_metrics(samples: Sequence[Sample]) -> dict[str, float]:
     return metrics
 
 
-def error_shares(samples: Sequence[Sample]) -> dict[str, float]:
+def error_shares(responses: Sequence[Judged]) -> dict[str, float]:
     """`val-aux/<data_source>/reward_error`: share of responses that count as wrong because their scorer failed."""
     by_source: dict[str, list[bool]] = defaultdict(list)
-    for sample in samples:
-        by_source[sample.prompt.data_source].append(bool(sample.reward.error))
+    for response in responses:
+        by_source[response.data_source].append(bool(response.reward.error))
     return {f"val-aux/{source}/reward_error": sum(found) / len(found) for source, found in by_source.items()}
 
 
-def _variables(samples: Sequence[Sample]) -> list[tuple[str, list[list[float]], list[list[Any]] | None]]:
+def _variables(responses: Sequence[Judged]) -> list[tuple[str, list[list[float]], list[list[Any]] | None]]:
     """Each variable of one data source with its values and the preds, both by prompt."""
     table: Table = defaultdict(lambda: defaultdict(list))
-    for sample in samples:
-        extras = sample.reward.extras
-        for name, value in {**extras, "acc": sample.reward.acc, "reward": sample.reward.score}.items():
-            table[name][sample.uid].append(value)
+    for response in responses:
+        reward = response.reward
+        for name, value in {**reward.extras, "acc": reward.acc, "reward": reward.score}.items():
+            table[name][response.uid].append(value)
     sizes = {uid: len(values) for uid, values in table["acc"].items()}
     preds = table.pop("pred", None)
     if preds is not None and all(pred is None for prompt in preds.values() for pred in prompt):
