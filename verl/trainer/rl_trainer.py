@@ -93,7 +93,8 @@ def train_once(config: PPOConfig, data: RunData, run: Run, restart: Restart | No
             *make_guards(config.trainer, roles.actor, run.folder, partial(dump_batch, config=config, data=data)),
             SaveCheckpoints(checkpoints, source.last_step),
         ]
-        trainer.fit()
+        if reason := trainer.fit():
+            run.note_early_end(trainer.step, reason)
 
 
 class RLTrainer:
@@ -130,21 +131,25 @@ class RLTrainer:
         self.algorithm = ALGORITHMS.load(actor.policy_loss.loss_mode)(actor, config.algorithm)
         self.listeners: list[Listener] = []
 
-    def fit(self) -> None:
-        """Train to the last step, telling the listeners."""
-        start = Step(self.step, timer=Timer(self.phases))
+    def fit(self) -> str:
+        """Train to the last step, or until a listener wishes to stop, telling the listeners.
+
+        Returns why the run stopped before its last step; empty when it did not.
+        """
+        step = Step(self.step, timer=Timer(self.phases), is_last=self.step >= self.source.last_step)
         with self.phases("first weights"):
-            start.metrics |= self.source.publish(version=self.step)
+            step.metrics |= self.source.publish(version=self.step)
         for listener in self.listeners:
             with self.phases(type(listener).__name__):
-                listener.before_first(start)
+                listener.before_first(step)
         with closing(self.source.make_schedule()) as schedule:
-            while self.step < self.source.last_step and not self.config.trainer.val_only:
+            while not step.is_last and not self.config.trainer.val_only:
                 self.step += 1
-                finished = self.train_step(self.step, schedule)
+                step = self.train_step(self.step, schedule)
                 for listener in self.listeners:
                     with self.phases(type(listener).__name__):
-                        listener.after(finished)
+                        listener.after(step)
+        return step.stop_reason
 
     def train_step(self, number: int, schedule: Schedule[Batch]) -> Step:
         """One step: everything from prompts to published weights."""
@@ -176,7 +181,8 @@ class RLTrainer:
         num_response_tokens = sum(len(row.response_ids) for row in rows)
         num_tokens = sum(row.num_tokens for row in rows)
         metrics |= perf_metrics(num_tokens, num_response_tokens, timer.seconds, self.roles.actor.world_size)
-        return Step(number, metrics, timer, samples, rows, batch.reprompts)
+        is_last = number == self.source.last_step
+        return Step(number, metrics, timer, samples, rows, batch.reprompts, is_last)
 
     def make_rows(self, batch: Batch) -> tuple[list[Row], dict[str, float]]:
         """Rows of the batch with the teacher's prompts, and metrics of these."""
