@@ -36,7 +36,7 @@ class Door(Generic[ConfigT]):
     """Print the plan (the second argument: missing files) and start nothing."""
     train: Callable[[ConfigT], Any]
     """Run; imports what is heavy when it is called."""
-    advice: Check = lambda config: []  # noqa: E731
+    advice: Check = lambda config: []
     """What is allowed but was seen to go wrong; printed as notes."""
 
     def open(self, argv: Sequence[str] | None = None) -> int:

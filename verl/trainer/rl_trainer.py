@@ -40,6 +40,7 @@ from verl.trainer.run import Run, recorded_run
 from verl.trainer.run_data import RunData, load_run_data
 from verl.trainer.sampling import Batch, derive_seed
 from verl.trainer.schedule import Schedule
+from verl.trainer.teacher_checks import TeacherChecks
 from verl.trainer.watchdog import watchdog
 from verl.trainer.writing import Source, Writing
 
@@ -88,6 +89,7 @@ def train_once(config: PPOConfig, data: RunData, run: Run, restart: Restart | No
         trainer.listeners = [
             *([RolloutDump(folder, data)] if (folder := config.trainer.rollout_data_dir) else []),
             *([Validation(trainer, roles)] if data.validation and isinstance(roles, Roles) else []),
+            TeacherChecks(config, roles.actor, data.encode),
             CheckpointTime(checkpoints),
             Track(tracking),
             *make_guards(config.trainer, roles.actor, run.folder, partial(dump_batch, config=config, data=data)),
