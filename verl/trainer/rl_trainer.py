@@ -29,6 +29,7 @@ from verl.trainer.batch_metrics import (
     staleness_metrics,
 )
 from verl.trainer.checkpointing import RunCheckpoints
+from verl.trainer.collapse import CollapseGuard
 from verl.trainer.guards import make_guards
 from verl.trainer.listeners import CheckpointTime, Listener, RolloutDump, SaveCheckpoints, Step, Track, Validation
 from verl.trainer.phases import Phases
@@ -86,6 +87,7 @@ def train_once(config: PPOConfig, data: RunData, run: Run, restart: Restart | No
             step = replay.start_from(step)
         source = replay or Writing(config, data, cast(Roles, roles), step)
         trainer = RLTrainer(config, data, roles, source, step, phases, restart.number if restart else 0)
+        watched = config.trainer.stop_on_collapse
         trainer.listeners = [
             *([RolloutDump(folder, data)] if (folder := config.trainer.rollout_data_dir) else []),
             *([Validation(trainer, roles)] if data.validation and isinstance(roles, Roles) else []),
@@ -93,6 +95,7 @@ def train_once(config: PPOConfig, data: RunData, run: Run, restart: Restart | No
             CheckpointTime(checkpoints),
             Track(tracking),
             *make_guards(config.trainer, roles.actor, run.folder, partial(dump_batch, config=config, data=data)),
+            *([CollapseGuard(watched, run.folder, checkpoints.keep_best)] if watched.metric else []),
             SaveCheckpoints(checkpoints, source.last_step),
         ]
         if reason := trainer.fit():

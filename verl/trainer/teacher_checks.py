@@ -18,7 +18,6 @@ solution would speak against a failed response too.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from statistics import fmean
 
 from verl.config import ActorRolloutRefConfig, PPOConfig
@@ -76,8 +75,8 @@ def teacher_checks(
     failed = _corrected_rows(samples, rows, reprompts, settings.success_reward_threshold)
     # One call for all forwards of the teacher: rows of the three kinds under indices of their own.
     base = len(samples)
-    corrected = [replace(row, index=base + row.index) for row in failed]
-    plain = [replace(row, index=2 * base + row.index, teacher_prompt_ids=row.prompt_ids) for row in failed]
+    corrected = [_asked(row, row.teacher_prompt_ids, base + row.index) for row in failed]
+    plain = [_asked(row, row.prompt_ids, 2 * base + row.index) for row in failed]
     limits = log_prob_limits(roles, roles.ref)
     teacher: dict[int, list[float]] = {}
     for part in actor.teacher_log_probs(
@@ -117,6 +116,11 @@ def _corrected_rows(
         and reprompt.sections.demonstration is None
     ]
     return failed[:: max(1, -(-len(failed) // MAX_PROMPTS))]
+
+
+def _asked(row: Row, teacher_prompt_ids: list[int], index: int) -> Row:
+    """What a forward needs of a row, and no more: numbers for a loss must be in all rows of a pack or in none."""
+    return Row(row.prompt_ids, row.response_ids, row.response_mask, teacher_prompt_ids=teacher_prompt_ids, index=index)
 
 
 def _written(row: Row, values: Sequence[float]) -> list[float]:
