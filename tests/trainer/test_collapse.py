@@ -9,7 +9,7 @@ from small_run import compose_run
 from verl.config.stopping import StopOnCollapseConfig
 from verl.trainer.collapse import UNSEEN_STEPS, CollapseGuard
 from verl.trainer.listeners import Step
-from verl.trainer.rl_trainer import RLTrainer
+from verl.trainer.rl_trainer import RLTrainer, train
 from verl.trainer.roles import local_roles
 from verl.trainer.run_data import load_run_data
 from verl.trainer.writing import Writing
@@ -97,3 +97,27 @@ def test_a_run_ends_in_order(tmp_path, patience):
         trainer.listeners = [CollapseGuard(config.trainer.stop_on_collapse, tmp_path, lambda step: None)]
         reason = trainer.fit()
     assert trainer.step == 1 + patience and "training/global_step has collapsed: its best was 1 at step 1" in reason
+
+
+@pytest.mark.slow
+def test_a_real_run_finishes_early_and_keeps_its_best(tmp_path):
+    settings = "trainer.stop_on_collapse"
+    config = compose_run(
+        tmp_path,
+        f"{settings}.metric=training/global_step",
+        f"{settings}.mode=min",
+        f"{settings}.max_drop=1.5",
+        f"{settings}.patience=2",
+        "trainer.save_freq=1",
+        "trainer.max_actor_ckpt_to_keep=1",
+        "actor_rollout_ref.actor.self_distillation.demo_log_prob_freq=1",
+        "trainer.total_training_steps=10",
+    )
+    train(config)
+    status = json.loads((tmp_path / "run/status.json").read_text())
+    assert (status["status"], status["ended_early"]["step"]) == ("finished", 4)
+    assert "best was 1 at step 1, the last 2 observations were 3, 4" in status["ended_early"]["reason"]
+    assert sorted(path.name for path in (tmp_path / "run").glob("global_step_*")) == ["global_step_1", "global_step_4"]
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 4]
+    assert all("self_distillation/feedback_effect" in line for line in lines[1:])
