@@ -19,8 +19,8 @@ so every part shares what its rows have in common, and the fewest and most equal
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 from verl.config.forwards import ForwardLimits
@@ -47,6 +47,8 @@ class Row:
     """The reprompted prompt the teacher sees; empty when the sample has no target."""
     index: int = 0
     """Position in the rollout batch: per-row results come back under it, and messages name it."""
+    is_anchor: bool = False
+    """A self-anchor (`as_anchor`): enters no loss but the anchor's."""
 
     @property
     def is_taught(self) -> bool:
@@ -63,6 +65,10 @@ class Row:
         nothing."""
         return (self.teacher_prompt_ids if for_teacher else self.prompt_ids) + self.response_ids[:-1]
 
+    def as_anchor(self) -> Row:
+        """The taught row once more with the teacher's prompt for the student too: there it is held to the teacher."""
+        return replace(self, prompt_ids=self.teacher_prompt_ids, is_anchor=True)
+
 
 @dataclass(frozen=True)
 class MaskTotals:
@@ -75,23 +81,32 @@ class MaskTotals:
 
 @dataclass(frozen=True)
 class Totals:
-    """The two masks of an update: every response token, and those of samples that have a target."""
+    """The masks of an update: every response token, those of samples that have a target, and those of anchors."""
 
     response: MaskTotals
     taught: MaskTotals
     max_response_length: int
     """T of the mini-batch, the divisor of `seq-mean-token-sum-norm` when no factor is set."""
+    anchored: MaskTotals = MaskTotals(0, 0)
 
 
-def count_totals(rows: Sequence[Row]) -> Totals:
-    """Count what a mini-batch's losses are divided by."""
-    counts = [sum(row.response_mask) for row in rows]
-    taught = [count if row.is_taught else 0 for count, row in zip(counts, rows, strict=True)]
+def count_totals(rows: Sequence[Row], anchored: Collection[int] = ()) -> Totals:
+    """Count what a mini-batch's losses are divided by; `anchored`: see `plan_mini_batch`."""
     return Totals(
-        response=MaskTotals(sum(counts), sum(count > 0 for count in counts)),
-        taught=MaskTotals(sum(taught), sum(count > 0 for count in taught)),
+        response=_count(rows),
+        taught=_count([row for row in rows if row.is_taught]),
         max_response_length=max((len(row.response_ids) for row in rows), default=0),
+        anchored=_count(_anchors(rows, anchored)),
     )
+
+
+def _count(rows: Sequence[Row]) -> MaskTotals:
+    counts = [sum(row.response_mask) for row in rows]
+    return MaskTotals(sum(counts), sum(count > 0 for count in counts))
+
+
+def _anchors(rows: Sequence[Row], anchored: Collection[int]) -> list[Row]:
+    return [row.as_anchor() for row in rows if row.is_taught and row.index in anchored]
 
 
 Metrics = dict[str, tuple[float, float]]
@@ -213,17 +228,19 @@ def _cut_alike(parts: Sequence[Sequence[Row]], limits: ForwardLimits, for_teache
     ]
 
 
-def _work(rows: Sequence[Row], limits: ForwardLimits, has_teacher: bool) -> int:
+def _work(rows: Sequence[Row], limits: ForwardLimits, has_teacher: bool, anchored: Collection[int]) -> int:
     """What rows cost a rank, in tokens of a forward. With a teacher there is also a backward, which costs two."""
     is_shared = limits.remove_padding and limits.share_prefixes
     count = num_packed_tokens if is_shared else lambda sequences: sum(map(len, sequences))
-    student = count([row.sequence() for row in rows])
+    student = count([row.sequence() for row in [*rows, *_anchors(rows, anchored)]])
     if not has_teacher:
         return student
     return 3 * student + count([row.sequence(for_teacher=True) for row in rows if row.is_taught])
 
 
-def _assign(rows: Sequence[Row], world_size: int, limits: ForwardLimits, has_teacher: bool) -> list[list[Row]]:
+def _assign(
+    rows: Sequence[Row], world_size: int, limits: ForwardLimits, has_teacher: bool, anchored: Collection[int]
+) -> list[list[Row]]:
     """Give every rank its rows: whole groups (rows of one prompt) or single rows, whichever burdens a rank the least.
 
     Whole groups share their prompt; single rows are for few groups, or groups of unequal weight.
@@ -236,12 +253,12 @@ def _assign(rows: Sequence[Row], world_size: int, limits: ForwardLimits, has_tea
     best: list[list[Row]] = []
     least = math.inf
     for units in (list(groups.values()), [[index] for index in range(len(rows))]):
-        costs = [_work([rows[index] for index in unit], limits, has_teacher) for unit in units]
+        costs = [_work([rows[index] for index in unit], limits, has_teacher, anchored) for unit in units]
         parts = [
             [rows[index] for index in sorted(index for unit in chosen for index in units[unit])]
             for chosen in balance(costs, world_size)
         ]
-        heaviest = max(_work(part, limits, has_teacher) for part in parts)
+        heaviest = max(_work(part, limits, has_teacher, anchored) for part in parts)
         if heaviest < least:
             best, least = parts, heaviest
     return best
@@ -254,6 +271,7 @@ def plan_mini_batch(
     teacher_limits: ForwardLimits | None = None,
     is_balanced: bool = True,
     keep_untaught: bool = True,
+    anchored: Collection[int] = (),
 ) -> list[MiniBatch]:
     """Cut one mini-batch into one `MiniBatch` for each rank. Deterministic.
 
@@ -264,18 +282,20 @@ def plan_mini_batch(
         teacher_limits: of the teacher's; None plans no teacher.
         is_balanced: spread rows by cost; otherwise in order, in contiguous parts.
         keep_untaught: rows without a target take part in the loss; otherwise they are counted, but nobody runs them.
+        anchored: indices of taught rows that the student also runs on the teacher's prompt (`Row.as_anchor`). Such a
+            row stays on the rank of its original, where the teacher's hidden states for it are.
     """
     limits = limits or ForwardLimits()
     used = [row for row in rows if keep_untaught or row.is_taught]
     if is_balanced:
-        parts = _assign(used, world_size, limits, teacher_limits is not None)
+        parts = _assign(used, world_size, limits, teacher_limits is not None, anchored)
     else:
         bounds = [len(used) * rank // world_size for rank in range(world_size + 1)]
         parts = [used[bounds[rank] : bounds[rank + 1]] for rank in range(world_size)]
-    micro_batches = _cut_alike(parts, limits, for_teacher=False)
+    micro_batches = _cut_alike([[*part, *_anchors(part, anchored)] for part in parts], limits, for_teacher=False)
     teacher_packs: list[list[list[Row]]] = [[] for _ in parts]
     if teacher_limits is not None:
         taught = [[row for row in part if row.is_taught] for part in parts]
         teacher_packs = _cut_alike(taught, teacher_limits, for_teacher=True)
-    totals = count_totals(rows)
+    totals = count_totals(rows, anchored)
     return [MiniBatch(own, totals, packs) for own, packs in zip(micro_batches, teacher_packs, strict=True)]

@@ -21,6 +21,7 @@ from verl.registry import ALGORITHMS
 B, T, H, V, TEMPERATURE = 5, 4, 3, 7, 0.8
 LENGTHS = [4, 2, 3, 1, 4]
 TAUGHT = torch.tensor([1.0, 0, 1, 0, 1])
+ANCHORS = torch.tensor([0.0, 0, 0, 0, 1])
 
 
 def batch(seed=0):
@@ -49,8 +50,10 @@ def make(mode, agg="token-mean", correction="token", **actor):
 
 
 def totals_of(values):
-    mask = values["response_mask"]
-    return Totals(count_mask(mask), count_mask(mask * values["self_distillation_mask"][:, None]), mask.shape[1])
+    mask, is_anchor = values["response_mask"], values["is_anchor"][:, None]
+    own = mask * (1 - is_anchor)
+    taught = own * values["self_distillation_mask"][:, None]
+    return Totals(count_mask(own), count_mask(taught), mask.shape[1], count_mask(mask * is_anchor))
 
 
 def flat(values):
@@ -62,6 +65,7 @@ def flat(values):
         mask=values["response_mask"].flatten(),
         lengths=(length,) * num_rows,
         is_taught=tuple((values["self_distillation_mask"] > 0).tolist()),
+        is_anchor=tuple((values["is_anchor"] > 0).tolist()),
         **per_token,
     )
 
@@ -85,6 +89,7 @@ def run(algorithm, values, constants, totals, tokens_per_tile=3):
 def whole(algorithm):
     values, constants = batch()
     values["teacher"] = constants.pop("teacher")
+    values["is_anchor"] = ANCHORS if algorithm.anchored_fraction else 0 * ANCHORS
     return values, constants, run(algorithm, values, constants, totals_of(values))
 
 
@@ -97,6 +102,13 @@ ALL = {
     "sdpo-token": ("sdpo", {"self_distillation": SelfDistillationConfig(credit="token", alpha=1.0)}),
     "sdpo-sequence": ("sdpo", {"self_distillation": SelfDistillationConfig(credit="sequence", alpha=1.0)}),
     "sdpo-mix": ("sdpo", {"self_distillation": SelfDistillationConfig(grpo_lambda=0.9, distillation_topk=2)}),
+    "sdpo-anchored": (
+        "sdpo",
+        {
+            "self_distillation": SelfDistillationConfig(grpo_lambda=0.3, distillation_topk=3, teacher_anchor_coef=0.5),
+            "entropy_coeff": 0.1,
+        },
+    ),
     "vanilla": ("vanilla", {"use_kl_loss": True, "entropy_coeff": 0.01}),
     "gspo": ("gspo", {}),
     "sft": ("sft", {}),

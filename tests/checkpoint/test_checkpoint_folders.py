@@ -144,6 +144,14 @@ def test_prune_keeps_the_newest(tmp_path):
     assert sorted(path.name for path in tmp_path.glob("global_step_*")) == ["global_step_100", "global_step_20"]
 
 
+def test_the_best_checkpoint_is_kept(tmp_path):
+    """It is the newest one that is not later than the best step."""
+    for step in (5, 20, 40, 100):
+        save(tmp_path, step)
+    Commit(begin_save(tmp_path, 120), num_kept=1, best_step=30).run()
+    assert sorted(path.name for path in tmp_path.glob("global_step_*")) == ["global_step_120", "global_step_20"]
+
+
 def test_beginning_a_save_deletes_no_checkpoint(tmp_path):
     save(tmp_path, 5)
     begin_save(tmp_path, 6)

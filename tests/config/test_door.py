@@ -64,6 +64,7 @@ def test_dry_run_starts_nothing_and_leaves_nothing(tmp_path):
     ):
         assert words in done.stdout
     assert "note: data.return_raw_chat=True has no effect here" in done.stderr
+    assert "note: actor_rollout_ref.actor.self_distillation.teacher_update_rate=0.05: a teacher that" in done.stderr
     assert "heavy: []" in done.stderr
     assert list(tmp_path.iterdir()) == []
 

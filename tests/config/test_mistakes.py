@@ -3,6 +3,7 @@
 import pytest
 
 from verl.config import ConfigError, PPOConfig, SelfDistillationConfig
+from verl.config.checks import ppo_advice
 from verl.config.files import missing_files
 from verl.trainer.compose import compose
 
@@ -81,6 +82,20 @@ def test_a_wrong_value_does_not_cause_a_second_sentence(problems):
         (["actor_rollout_ref.model.lora_rank=8", "actor_rollout_ref.ref.model.path=o/m"], ["LoRA"]),
         ([f"{DISTILLATION}.ema_update_rate=.1", f"{DISTILLATION}.teacher_update_rate=.2"], ["teacher_update_rate=.2"]),
         ([f"{DISTILLATION}.full_logit_distillation=False"], ["alpha=1.0"]),
+        (
+            [f"{DISTILLATION}.teacher_anchor_coef=0.3", f"{DISTILLATION}.credit=token", f"{DISTILLATION}.alpha=1"],
+            ["teacher_anchor_coef=0.3", "credit=logit"],
+        ),
+        ([f"{DISTILLATION}.teacher_anchor_fraction=0"], ["at most 1 and greater than 0"]),
+        (  # an anchor is learnt on the teacher's prompt, which is longer
+            [
+                f"{DISTILLATION}.teacher_anchor_coef=0.3",
+                f"{ACTOR}.use_dynamic_bsz=True",
+                f"{ACTOR}.ppo_max_token_len_per_gpu=12000",
+            ],
+            ["12000", "18432"],
+        ),
+        (["trainer.stop_on_collapse.mode=up"], ["max, min"]),
     ],
 )
 def test_rule(problems, override, words):
@@ -148,3 +163,21 @@ def test_model_with_too_few_positions(problems, tmp_path):
     (tmp_path / "config.json").write_text(f'{{{fields}, "max_position_embeddings": 4096}}')
     (problem,) = problems("baseline_grpo", f"actor_rollout_ref.model.path={tmp_path}")
     assert "4096 positions" in problem and "10240 tokens" in problem
+
+
+@pytest.mark.parametrize(
+    ("preset", "override", "is_advised"),
+    [
+        ("sdpo", [], True),
+        ("sdpo", [f"{DISTILLATION}.teacher_anchor_coef=0.3"], False),
+        ("sdpo", [f"{DISTILLATION}.teacher_update_rate=0.01"], False),
+        ("sdpo", [f"{DISTILLATION}.teacher_regularization=trust-region"], False),
+        ("sdpo", [f"{DISTILLATION}.grpo_lambda=1"], False),
+        ("baseline_grpo", [], False),
+    ],
+)
+def test_a_fast_teacher_without_an_anchor_is_advised_against(one, preset, override, is_advised):
+    advice = ppo_advice(one(preset, *override))
+    assert len(advice) == is_advised
+    if is_advised:
+        assert f"{DISTILLATION}.teacher_update_rate=0.05" in advice[0] and "teacher_anchor_coef=0.3" in advice[0]

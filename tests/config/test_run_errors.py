@@ -13,7 +13,7 @@ ForPeopleError.__module__ = "verl.somewhere"
 
 
 def open_with(train, environment):
-    door = dataclasses.replace(DOOR, train=train, missing_files=lambda config: [])
+    door = dataclasses.replace(DOOR, train=train, missing_files=lambda config: [], advice=lambda config: [])
     return door.open(["--config-name", "sdpo"])
 
 

@@ -10,6 +10,7 @@ from test_report import make_run
 
 from verl.trainer.compare import efficiency, generations_to, group_runs, markdown_table, method_label
 from verl.trainer.main_report import main
+from verl.trainer.plot import apart
 from verl.trainer.report import Point, read_run
 
 METRIC = "val-core/home_api/acc/mean@8"
@@ -135,3 +136,9 @@ def test_the_door_needs_no_torch(folders):
     result = subprocess.run([sys.executable, "-c", code, str(folders[0])], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "held-out mean@8 after" in result.stdout
+
+
+def test_labels_do_not_cover_each_other():
+    assert apart([0.1, 0.5], 0.04, 1.0) == [0.1, 0.5]
+    assert apart([0.0, 0.02, 0.5], 0.04, 1.0) == [0.0, 0.04, 0.5]
+    assert apart([0.95, 0.98, 1.0], 0.04, 1.0) == pytest.approx([0.92, 0.96, 1.0])

@@ -7,7 +7,8 @@ import pytest
 
 from verl.config.forwards import ForwardLimits
 from verl.prefixes import num_packed_tokens
-from verl.protocol import Row, count_totals, plan_mini_batch
+from verl.protocol import MaskTotals, Row, count_totals, plan_mini_batch
+from verl.trainer.assemble import choose_anchors
 
 LIMITS = [
     ForwardLimits(),
@@ -79,6 +80,39 @@ def test_every_plan(seed, world_size, limits):
         own = {row.index for row in chain(*part.micro_batches) if row.is_taught}
         assert {row.index for row in chain(*part.teacher_packs)} == own
         assert part.totals == count_totals(rows)
+
+
+@pytest.mark.parametrize("limits", LIMITS, ids=str)
+@pytest.mark.parametrize("world_size", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(4))
+def test_anchors_are_the_same_for_every_cut_and_stay_with_their_rows(seed, world_size, limits):
+    rows = make_rows(seed)
+    taught = {row.index for row in rows if row.is_taught}
+    chosen = choose_anchors(rows, 0.25, str(seed))
+    assert chosen < taught and len(chosen) == max(1, round(len(taught) / 4))
+    plan = plan_mini_batch(rows, world_size, limits, ForwardLimits(), anchored=chosen)
+    anchors = [row for part in plan for row in chain(*part.micro_batches) if row.is_anchor]
+    assert sorted(row.index for row in anchors) == sorted(chosen)
+    assert all(row.prompt_ids == row.teacher_prompt_ids == rows[row.index].teacher_prompt_ids for row in anchors)
+    lengths = [len(rows[index].response_ids) for index in chosen]
+    assert plan[0].totals.anchored == MaskTotals(sum(lengths), sum(length > 0 for length in lengths))
+    assert plan[0].totals.response == count_totals(rows).response and plan[0].totals.taught == count_totals(rows).taught
+    for part in plan:
+        assert len(part.micro_batches) == len(plan[0].micro_batches)
+        own = {row.index for row in chain(*part.micro_batches) if not row.is_anchor}
+        assert {row.index for row in chain(*part.micro_batches) if row.is_anchor} <= own
+        for forward in part.micro_batches:
+            if limits.max_tokens is not None and len(forward) > 1:
+                assert forward_tokens(sequences(forward), limits) <= limits.max_tokens
+
+
+def test_anchors_are_chosen_by_the_seed_alone():
+    rows = make_rows(0)
+    chosen = [choose_anchors(rows, 0.5, seed) for seed in ("a", "b", "a")]
+    assert chosen[0] == chosen[2] != chosen[1]
+    assert choose_anchors(rows, 1.0, "a") == {row.index for row in rows if row.is_taught}
+    assert choose_anchors(rows, 0.0, "a") == set()
+    assert choose_anchors([row for row in rows if not row.is_taught], 0.5, "a") == set()
 
 
 def index_lists(forwards):

@@ -26,9 +26,25 @@ class Record(BaseListener):
         self.samplers.append(self.data.sampler.state_dict())
 
 
+class StopAfter(BaseListener):
+    """Wishes to stop after a step; 0: before the first one."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def before_first(self, step):
+        if self.number == 0:
+            step.stop("nothing to do")
+
+    def after(self, step):
+        if step.number == self.number:
+            step.stop("enough")
+            step.stop("and another reason")
+
+
 @pytest.fixture
 def train(tmp_path):
-    def run(schedule, step=0, sampler=None, total=5):
+    def run(schedule, step=0, sampler=None, total=5, before=()):
         """Train on from `step`, with 4 of 10 prompts a step; returns the record of the steps."""
         config = compose_run(
             tmp_path,
@@ -43,8 +59,8 @@ def train(tmp_path):
         record = Record(data)
         with local_roles(config, total) as roles:
             trainer = RLTrainer(config, data, roles, Writing(config, data, roles, step), step)
-            trainer.listeners = [record]
-            trainer.fit()
+            trainer.listeners = [*before, record]
+            record.end = trainer.fit()
         return record
 
     return run
@@ -77,6 +93,18 @@ def test_both_schedules_see_the_same_prompts_in_the_same_order(train):
         assert step.metrics["global_seqlen/mean"] == sum(row.num_tokens for row in step.rows) >= taught
     gap = [step.metrics["training/rollout_probs_diff_mean"] for step in one_off.steps]
     assert gap[0] < 1e-5 < 1e-4 < min(gap[1:])  # the drift that the correction is for
+
+
+@pytest.mark.parametrize("schedule", ["on_policy", "one_step_off"])
+def test_a_listener_ends_the_run_and_those_after_it_see_the_last_step(train, schedule):
+    whole = train(schedule, total=3)
+    assert [step.is_last for step in whole.steps] == [False, False, True] and whole.end == ""
+    stopped = train(schedule, before=[StopAfter(2)])
+    assert [step.is_last for step in stopped.steps] == [False, True]
+    assert stopped.end == "enough"
+    assert texts(stopped) == texts(whole)[:2]
+    nothing = train(schedule, before=[StopAfter(0)])
+    assert nothing.steps == [] and nothing.end == "nothing to do"
 
 
 def test_a_resumed_run_trains_on_every_prompt_once(train):

@@ -48,9 +48,11 @@ def test_a_good_end(tmp_path):
     with recorded_run(config(tmp_path)) as run:
         assert status(tmp_path)["status"] == "running"
         run.note_restart(1, "actor rank 0 died", 4)
+        run.note_early_end(7, "solved")
     found = status(tmp_path)
     assert (found["status"], found["reason"], found["restarts"]) == ("finished", "", 1)
     assert found["last_restart"] == {"cause": "actor rank 0 died", "from_step": 4}
+    assert found["ended_early"] == {"step": 7, "reason": "solved"}
 
 
 @pytest.mark.parametrize(

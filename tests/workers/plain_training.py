@@ -8,8 +8,9 @@ from training_case import TEMPERATURE
 from transformers import Qwen3ForCausalLM
 
 from verl.algorithms import compute_self_distillation_loss
-from verl.config import ActorRolloutRefConfig
+from verl.config import ActorRolloutRefConfig, SelfDistillationConfig
 from verl.protocol import Row
+from verl.trainer.assemble import choose_anchors
 
 RATES = [0.15, 0.3, 0.3, 0.0]  # warm-up of 2 steps to 0.3, then half a cosine down to 0, of 4 steps in all
 
@@ -20,18 +21,43 @@ def logits_of(model, prompt: list[int], row: Row) -> torch.Tensor:
     return model(ids).logits[0, len(prompt) - 1 : -1]
 
 
+@torch.no_grad()
+def target_of(student, teacher, frozen, row: Row, settings: SelfDistillationConfig) -> torch.Tensor:
+    """[T, V] log-probs of the teacher."""
+    prompt, rate = row.teacher_prompt_ids or row.prompt_ids, settings.teacher_update_rate
+    target = logits_of(teacher, prompt, row)
+    if settings.teacher_regularization == "trust-region":
+        target = (1 - rate) * logits_of(frozen, prompt, row) + rate * logits_of(student, prompt, row)
+    return (target / TEMPERATURE).log_softmax(-1)
+
+
+def anchor_loss(student, teacher, frozen, rows: list[Row], settings: SelfDistillationConfig) -> torch.Tensor:
+    """The self-anchor by its definition, token by token in probabilities; alpha is not at an end."""
+    total, count = torch.zeros(()), 0
+    chosen = choose_anchors(rows, settings.teacher_anchor_fraction, "")
+    for row in [row for row in rows if row.index in chosen]:
+        students = (logits_of(student, row.teacher_prompt_ids, row) / TEMPERATURE).softmax(-1)
+        teachers = target_of(student, teacher, frozen, row, settings).exp()
+        for s, t, bit in zip(students, teachers, row.response_mask, strict=True):
+            if not bit:
+                continue
+            if settings.distillation_topk is not None:
+                likely = s.detach().topk(settings.distillation_topk).indices
+                s, t = (torch.cat([p[likely], 1 - p[likely].sum()[None]]) for p in (s, t))
+            m = (1 - settings.alpha) * s + settings.alpha * t
+            total = (
+                total + (1 - settings.alpha) * (s * (s / m).log()).sum() + settings.alpha * (t * (t / m).log()).sum()
+            )
+            count += 1
+    return settings.teacher_anchor_coef * total / max(count, 1)
+
+
 def mini_batch_loss(student, teacher, frozen, rows: list[Row], config: ActorRolloutRefConfig) -> torch.Tensor:
     settings = config.actor.self_distillation
-    rate = settings.teacher_update_rate
     columns = {"s": [], "t": [], "ids": [], "mask": []}
     for row in rows:
-        prompt = row.teacher_prompt_ids or row.prompt_ids
-        with torch.no_grad():
-            target = logits_of(teacher, prompt, row)
-            if settings.teacher_regularization == "trust-region":
-                target = (1 - rate) * logits_of(frozen, prompt, row) + rate * logits_of(student, prompt, row)
         columns["s"].append((logits_of(student, row.prompt_ids, row) / TEMPERATURE).log_softmax(-1))
-        columns["t"].append((target / TEMPERATURE).log_softmax(-1))
+        columns["t"].append(target_of(student, teacher, frozen, row, settings))
         columns["ids"].append(torch.tensor(row.response_ids))
         columns["mask"].append(torch.tensor(row.response_mask).float())
     s, t, ids, mask = (pad_sequence(values, batch_first=True) for values in columns.values())
@@ -51,6 +77,8 @@ def mini_batch_loss(student, teacher, frozen, rows: list[Row], config: ActorRoll
         self_distillation_mask=torch.tensor([float(row.is_taught) for row in rows]),
         **support,
     )
+    if settings.teacher_anchor_coef:
+        loss = loss + anchor_loss(student, teacher, frozen, rows, settings)
     return loss
 
 

@@ -14,6 +14,7 @@ from verl.models.full_weights import full_tensor, full_weights
 from verl.protocol import MiniBatch, Row, count_totals, mean_metrics, plan_mini_batch
 from verl.single_controller import RankInfo
 from verl.single_controller.worker import make_worker
+from verl.trainer.assemble import choose_anchors
 from verl.workers.actor import ActorWorker
 
 VOCAB = 61
@@ -96,7 +97,9 @@ def part(
     limits = cut if isinstance(cut, ForwardLimits) else ForwardLimits(max_rows=cut)
     algorithm = worker.learner.algorithm
     teacher = (teacher_cut or limits) if algorithm.needs_teacher else None
-    plan = plan_mini_batch(rows, worker.place.world_size, limits, teacher, keep_untaught=algorithm.needs_untaught_rows)
+    anchored = choose_anchors(rows, algorithm.anchored_fraction, "")
+    size, keep_untaught = worker.place.world_size, algorithm.needs_untaught_rows
+    plan = plan_mini_batch(rows, size, limits, teacher, keep_untaught=keep_untaught, anchored=anchored)
     return plan[worker.place.rank]
 
 
@@ -134,6 +137,7 @@ def with_reference(worker: ActorWorker, rows: list[Row]) -> list[Row]:
     return [replace(row, ref_log_probs=found[row.index]) for row in rows]
 
 
+ANCHOR = {"teacher_anchor_coef": 2.0, "teacher_anchor_fraction": 0.5}
 CASES = {
     # name: (tied, rows, micro-batch size, configuration)
     "ema-tied": (True, TAUGHT, 1, {"teacher_update_rate": 0.3, "distillation_topk": 5, "alpha": 0.5}),
@@ -145,6 +149,24 @@ CASES = {
     ),
     "grpo-kl-untied": (False, SCORED, 2, {"loss_mode": "vanilla"}),
     "lone-taught-row-tied": (True, [*LONE, TAUGHT[4], *LONE], 1, {"teacher_update_rate": 1.0, "alpha": 0.0}),
+    "anchored-tied": (
+        True,
+        TAUGHT,
+        1,
+        {"teacher_update_rate": 0.3, "distillation_topk": None, **ANCHOR, "is_clip": None},
+    ),
+    "anchored-trust-region-untied": (
+        False,
+        TAUGHT,
+        2,
+        {"teacher_regularization": "trust-region", "teacher_update_rate": 0.3, "distillation_topk": 5, **ANCHOR},
+    ),
+    "anchored-lora-tied": (
+        True,
+        TAUGHT,
+        2,
+        {"model": {"lora_rank": 2, "lora_alpha": 8.0}, "teacher_update_rate": 0.5, "alpha": 1.0, **ANCHOR},
+    ),
     "lora-tied": (True, TAUGHT, 1, {"model": {"lora_rank": 2, "lora_alpha": 8.0}, "teacher_update_rate": 0.5}),
 }
 
@@ -165,7 +187,7 @@ VARIANTS = {
     "small budgets": ({}, ForwardLimits(max_tokens=8), ForwardLimits(max_tokens=17)),
 }
 """Other ways to compute what a case computes."""
-VARIED = ["ema-tied", "trust-region-untied", "grpo-kl-untied", "lora-tied"]
+VARIED = ["ema-tied", "trust-region-untied", "grpo-kl-untied", "lora-tied", "anchored-tied"]
 
 
 def run_case(name: str, folder: Path, info: RankInfo | None = None, variant: str = "", cut: int | None = None) -> dict:

@@ -78,6 +78,10 @@ class LossInputs:
     """[B, T] what a token's loss counts when all response tokens do; None: rows are whole, the masks say it."""
     taught_weights: Tensor | None = None
     """[B, T] the same when only tokens of rows that have a target count."""
+    anchor_mask: Tensor | None = None
+    """[B, T] response tokens of self-anchors, which neither of the other masks has; None: there are none."""
+    anchor_weights: Tensor | None = None
+    """[B, T] what a token's loss counts when only those do."""
 
     @property
     def taught_mask(self) -> Tensor:
@@ -95,6 +99,14 @@ class LossInputs:
         if self.taught_weights is not None:
             return weighted_sum(losses, self.taught_weights)
         return weighted_sum(losses, configured_weights(self.taught_mask, self.totals, self.totals.taught, actor))
+
+    def aggregate_anchored(self, losses: Tensor, actor: ActorConfig) -> Tensor:
+        """Reduce [B, T] over the response tokens of self-anchors, as `loss_agg_mode` says."""
+        if self.anchor_mask is None:
+            return losses.new_zeros(())
+        if self.anchor_weights is not None:
+            return weighted_sum(losses, self.anchor_weights)
+        return weighted_sum(losses, configured_weights(self.anchor_mask, self.totals, self.totals.anchored, actor))
 
 
 def configured_weights(mask: Tensor, totals: Totals, counted: MaskTotals, actor: ActorConfig) -> Tensor:
@@ -115,6 +127,8 @@ class ResponseTokens:
     """Response tokens of each row: B numbers that add up to M."""
     is_taught: tuple[bool, ...]
     """Whether the row has a target: B values."""
+    is_anchor: tuple[bool, ...] = ()
+    """Whether the row, one with a target, is a self-anchor: B values; empty: none is."""
     old_log_probs: Tensor | None = None
     """[M], as what follows; see `LossInputs`."""
     rollout_log_probs: Tensor | None = None
@@ -131,6 +145,8 @@ class Algorithm(ABC):
     """Whether scores have to be turned into advantages."""
     needs_untaught_rows: bool = True
     """Whether rows without a target take part in the loss; if not, their student forward is a waste."""
+    anchored_fraction: float = 0.0
+    """Share of the rows with a target that the student also runs on the teacher's prompt (`Row.as_anchor`)."""
     needs_old_log_probs: bool = True
     """Whether the loss depends on them when several updates follow one rollout."""
 

@@ -138,6 +138,8 @@ class LossStream:
         self.dtype = dtype
         lengths = torch.tensor(tokens.lengths, dtype=torch.long, device=device)
         self.is_taught_row = torch.tensor(tokens.is_taught, dtype=torch.bool, device=device)
+        is_anchor = tokens.is_anchor or (False,) * len(tokens.lengths)
+        self.is_anchor_row = torch.tensor(is_anchor, dtype=torch.bool, device=device)
         is_written, is_taught = tokens.mask > 0, self.is_taught_row.repeat_interleave(lengths)
         taught, others = ((is_written & wanted).nonzero()[:, 0] for wanted in (is_taught, ~is_taught))
         order = torch.cat([taught, others])
@@ -154,11 +156,16 @@ class LossStream:
         self.order_of_teacher = (is_taught.cumsum(0) - 1)[taught]
         given = {name: getattr(tokens, name) for name in _PER_TOKEN}
         self.columns = {name: value[order] for name, value in given.items() if value is not None}
-        mask = self._padded(torch.ones(len(order), dtype=dtype, device=device))
-        for name, weighted, counted in (
+        anchored = self._padded(self.is_anchor_row[self.row].to(dtype))
+        mask = self._padded(torch.ones(len(order), dtype=dtype, device=device)) - anchored
+        masks = [
             ("response_weights", mask, totals.response),
             ("taught_weights", mask * self.is_taught_row[:, None], totals.taught),
-        ):
+        ]
+        if any(is_anchor):
+            self.columns["anchor_mask"] = anchored[self.row, self.column]
+            masks.append(("anchor_weights", anchored, totals.anchored))
+        for name, weighted, counted in masks:
             self.columns[name] = configured_weights(weighted, totals, counted, algorithm.actor)[self.row, self.column]
 
         vocab_size, is_capped = head.weight.shape[0], head.soft_cap is not None
@@ -270,7 +277,8 @@ class LossStream:
             "divergence": numbers.divergence,
         }
         leaves = {name: value.requires_grad_() for name, value in carriers.items() if value is not None}
-        is_taught = self.is_taught_row if arrange == self._padded else self.is_taught_row[self.row[rows]]
+        is_target_row = self.is_taught_row & ~self.is_anchor_row
+        is_target = is_target_row if arrange == self._padded else is_target_row[self.row[rows]]
         with torch.enable_grad():
             teacher = None
             if numbers.teacher_log_probs is not None:
@@ -283,8 +291,8 @@ class LossStream:
             loss, metrics = self.algorithm.loss(
                 LossInputs(
                     student=TokenDistribution(log_probs, placed(numbers.entropy), placed(numbers.topk_log_probs)),
-                    response_mask=arrange(torch.ones_like(numbers.log_probs)).detach(),
-                    self_distillation_mask=is_taught.to(log_probs.dtype),
+                    response_mask=arrange((~self.is_anchor_row[self.row[rows]]).to(log_probs.dtype)),
+                    self_distillation_mask=is_target.to(log_probs.dtype),
                     totals=self.totals,
                     teacher=teacher,
                     divergence=placed(numbers.divergence),

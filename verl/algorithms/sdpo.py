@@ -1,7 +1,7 @@
 """SDPO as an algorithm of the trainer (arXiv 2601.20802): self-distillation of the taught rows, and a GRPO share.
 
 The formula stands in `self_distillation_loss`; here is what surrounds it in training: where the old log-probs come
-from, weights for the engine's mismatch, the GRPO share, and diagnostics.
+from, weights for the engine's mismatch, the GRPO share, the self-anchor, and diagnostics.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from verl.algorithms.metrics import mini_batch_metrics, token_metrics
 from verl.algorithms.policy_gradient import ppo_token_losses, require_advantages
 from verl.algorithms.regularizers import regularization
 from verl.algorithms.rollout_correction import behaviour_log_probs, rollout_weights
-from verl.algorithms.self_distillation_loss import check, credit_of, loss_metrics, token_losses
+from verl.algorithms.self_distillation_loss import TokenLosses, check, credit_of, loss_metrics, token_losses
 from verl.config.actor import ActorConfig
 from verl.config.root import AlgorithmConfig
 from verl.protocol import Metrics
@@ -33,6 +33,8 @@ class SDPO(Algorithm):
         share = self.config.grpo_lambda
         self.needs_teacher = share < 1
         self.needs_advantages = share > 0
+        if self.needs_teacher and self.config.teacher_anchor_coef > 0:
+            self.anchored_fraction = self.config.teacher_anchor_fraction
         self.needs_untaught_rows = share > 0 or actor.entropy_coeff != 0 or actor.use_kl_loss
         is_corrected = algorithm.rollout_correction.rollout_is is not None
         self.needs_old_log_probs = share > 0 or self.config.is_clip is not None or is_corrected
@@ -59,10 +61,15 @@ class SDPO(Algorithm):
         share = self.config.grpo_lambda
         mask, totals = inputs.taught_mask, inputs.totals.taught
         policy_loss = inputs.student.log_probs.new_zeros(())
+        added, added_metrics = regularization(inputs, self.actor)
+        metrics |= added_metrics
         if self.needs_teacher:
-            losses, distillation_metrics = self._distillation(inputs, old, weights)
-            policy_loss = policy_loss + (1 - share) * inputs.aggregate_taught(losses, self.actor)
+            per_token, distillation_metrics = self._distillation(inputs, old, weights)
+            policy_loss = policy_loss + (1 - share) * inputs.aggregate_taught(per_token.losses, self.actor)
             metrics |= distillation_metrics
+            if inputs.anchor_mask is not None:
+                anchor, anchor_metrics = self._anchor(inputs, inputs.anchor_mask, per_token.divergence)
+                added, metrics = added + anchor, metrics | anchor_metrics
             metrics |= mini_batch_metrics({"self_distillation/target_token_count": mask.sum()}, mask, totals)
         if self.needs_advantages:
             losses, values = ppo_token_losses(inputs.student.log_probs, old, require_advantages(inputs), self.actor)
@@ -70,18 +77,28 @@ class SDPO(Algorithm):
             policy_loss = policy_loss + share * inputs.aggregate_response(losses, self.actor)
             metrics |= token_metrics(values, inputs.response_mask)
             mask, totals = inputs.response_mask, inputs.totals.response
-        added, added_metrics = regularization(inputs, self.actor)
         metrics |= mini_batch_metrics({"actor/pg_loss": policy_loss}, mask, totals)
-        return policy_loss + added, metrics | added_metrics
+        return policy_loss + added, metrics
 
-    def _distillation(self, inputs: LossInputs, old: Tensor, weights: Tensor | None) -> tuple[Tensor, Metrics]:
-        """Per-token losses [B, T] and diagnostics over the taught tokens."""
+    def _anchor(self, inputs: LossInputs, mask: Tensor, divergence: Tensor) -> tuple[Tensor, Metrics]:
+        """What keeps the student able to read the teacher's prompts, and with it a teacher that follows the student.
+
+        teacher_anchor_coef * D(S(.|c, y<t), T(.|c, y<t)), c the teacher's prompt: the divergence of the loss itself,
+        without its weights (the old log-probs of a response are those on the plain prompt).
+        """
+        loss = self.config.teacher_anchor_coef * inputs.aggregate_anchored(divergence, self.actor)
+        metrics = token_metrics({"self_distillation/anchor_divergence": divergence}, mask)
+        values = {"self_distillation/anchor_token_count": mask.sum()}
+        return loss, metrics | mini_batch_metrics(values, mask, inputs.totals.anchored)
+
+    def _distillation(self, inputs: LossInputs, old: Tensor, weights: Tensor | None) -> tuple[TokenLosses, Metrics]:
+        """Per-token losses and diagnostics over the taught tokens."""
         student, teacher = inputs.student, inputs.teacher
         if teacher is None:
             if bool(inputs.taught_mask.any()):
                 raise ValueError("self_distillation_mask marks rows with a target, but teacher is None")
             # Any value will do, since nothing is taught; the graph stays whole for the collectives of the backward.
-            return student.log_probs, {}
+            return TokenLosses(student.log_probs, student.log_probs, None), {}
         per_token = token_losses(
             student.log_probs,
             teacher.log_probs,
@@ -97,7 +114,7 @@ class SDPO(Algorithm):
         values = _diagnostics(student, teacher)
         if inputs.agreement is not None:
             values["self_distillation/argmax_agreement"] = inputs.agreement
-        return per_token.losses, metrics | (token_metrics(values, inputs.taught_mask) if values else {})
+        return per_token, metrics | (token_metrics(values, inputs.taught_mask) if values else {})
 
 
 def _diagnostics(student: TokenDistribution, teacher: TokenDistribution) -> dict[str, Tensor]:

@@ -72,7 +72,8 @@ class TokenLosses:
     losses: Tensor
     """With gradient; weighted by the ratio and the rollout weights."""
     divergence: Tensor
-    """Detached and unweighted; with credit `token` and `sequence` its one-sample estimate student - teacher."""
+    """Unweighted, with gradient; with credit `token` and `sequence` its one-sample estimate student - teacher, which
+    has none."""
     ratio: Tensor | None
     """exp(student - old) before its upper bound; None without `is_clip`."""
 
@@ -109,7 +110,7 @@ def token_losses(
         else:
             pair = _both("all_log_probs", student_all_log_probs, teacher_all_log_probs, config)
             losses = divergence(pair[0], pair[1].detach(), config.alpha, normalize)
-        distance = losses.detach()
+        distance = losses
     else:
         distance = (student - teacher).detach()
         losses = -_advantages(config, -distance, response_mask) * student

@@ -46,12 +46,14 @@ class Commit:
     """What `begin_save` gave."""
     num_kept: int | None = None
     """Older checkpoints than the newest so many are deleted; None keeps all."""
+    best_step: int | None = None
+    """The newest checkpoint that is not later than this step is not deleted."""
 
     def run(self) -> Path:
         """Commit, then delete what is no longer kept. Returns the checkpoint."""
         final = commit_save(self.partial)
         if self.num_kept:
-            prune(final.parent, self.num_kept)
+            prune(final.parent, self.num_kept, self.best_step)
         return final
 
 
@@ -119,9 +121,16 @@ def newest_committed(run_folder: str | Path) -> Path | None:
     return None
 
 
-def prune(run_folder: str | Path, num_kept: int) -> None:
-    """Delete all but the newest `num_kept` checkpoints, oldest first. Call it after a commit."""
-    for folder in checkpoints(Path(run_folder))[:-num_kept]:
+def prune(run_folder: str | Path, num_kept: int, best_step: int | None = None) -> None:
+    """Delete all but the newest `num_kept` checkpoints, oldest first. Call it after a commit.
+
+    With `best_step` the newest one that is not later stays too.
+    """
+    found = checkpoints(Path(run_folder))
+    best = [folder for folder in found if best_step is not None and step_of(folder) <= best_step][-1:]
+    for folder in found[:-num_kept]:
+        if folder in best:
+            continue
         doomed = folder.with_name(folder.name + PARTIAL)
         folder.rename(doomed)  # so that a half-deleted folder does not count
         shutil.rmtree(doomed)

@@ -14,6 +14,8 @@ ROLLOUT = "actor_rollout_ref.rollout"
 REF = "actor_rollout_ref.ref"
 SUPERVISED = {"sft"}
 """Losses of `main_sft` alone."""
+SAFE_EMA_RATE = 0.01
+"""EMA rates up to this were not seen to collapse."""
 GROUP_ESTIMATORS = {"grpo", "rloo"}
 """Estimators that compare the responses to one prompt with each other."""
 
@@ -34,6 +36,20 @@ def loss(config: PPOConfig) -> list[str]:
     return [
         f"{ACTOR}.policy_loss.loss_mode={mode}: learns every response, whatever its score; supervised fine-tuning is"
         " python -m verl.trainer.main_sft"
+    ]
+
+
+def ppo_advice(config: PPOConfig) -> list[str]:
+    """What is allowed, and was seen to go wrong: sentences like those of a problem."""
+    settings = config.actor_rollout_ref.actor.self_distillation
+    follows = settings.teacher_regularization == "ema" and settings.teacher_update_rate > SAFE_EMA_RATE
+    if not has_teacher(config) or not follows or settings.teacher_anchor_coef > 0:
+        return []
+    return [
+        f"{ACTOR}.self_distillation.teacher_update_rate={settings.teacher_update_rate:g}: a teacher that follows the"
+        f" student faster than {SAFE_EMA_RATE:g} was seen to collapse, because the student forgets how to read the"
+        " teacher's prompts, and the teacher inherits that (docs/stability.md). Watch"
+        " self_distillation/student_demo_log_prob, and set teacher_anchor_coef=0.3, or a lower rate."
     ]
 
 
@@ -75,6 +91,7 @@ def lengths(config: PPOConfig) -> list[str]:
     if rollout.max_model_len is not None and rollout.max_model_len < sequence:
         problems.append(f"{ROLLOUT}.max_model_len={rollout.max_model_len}: is shorter than {sum_text}")
     longest, longest_text = sequence, sum_text
+    student = (sequence, sum_text)
     distillation = actor.self_distillation
     teacher_sequence = distillation.max_reprompt_len + data.max_response_length
     if has_teacher(config) and teacher_sequence > sequence:
@@ -83,9 +100,10 @@ def lengths(config: PPOConfig) -> list[str]:
             f"the teacher's {ACTOR}.self_distillation.max_reprompt_len={distillation.max_reprompt_len}"
             f" + data.max_response_length={data.max_response_length} = {longest} tokens"
         )
-    student, teacher = (sequence, sum_text), (longest, longest_text)
+    teacher = (longest, longest_text)
+    learnt = teacher if distillation.teacher_anchor_coef > 0 else student  # an anchor is learnt on the teacher's prompt
     for key, budget, needed, text in (
-        (f"{ACTOR}.ppo_max_token_len_per_gpu", actor.use_dynamic_bsz and actor.ppo_max_token_len_per_gpu, *student),
+        (f"{ACTOR}.ppo_max_token_len_per_gpu", actor.use_dynamic_bsz and actor.ppo_max_token_len_per_gpu, *learnt),
         (f"{ROLLOUT}.log_prob_max_token_len_per_gpu", log_prob_tokens(actor, rollout), *student),
         (f"{REF}.log_prob_max_token_len_per_gpu", log_prob_tokens(actor, config.actor_rollout_ref.ref), *teacher),
     ):

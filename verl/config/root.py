@@ -10,6 +10,7 @@ from verl.config.data import DataConfig, template_kwargs_problems
 from verl.config.node import Fraction, Node, NonNegative, Positive, Range
 from verl.config.rollout import RolloutConfig
 from verl.config.sandbox import SandboxConfig
+from verl.config.stopping import StopOnCollapseConfig
 from verl.config.survival import Seconds, TimeoutConfig
 from verl.registry import ADVANTAGES, TRACKERS
 
@@ -164,6 +165,7 @@ class TrainerConfig(Node):
     max_rollout_log_prob_gap: Annotated[float, Range(above=0)] | None = 0.5
     """Mean absolute difference of the engine's and the trainer's log-probs, in nats, that ends the run after 2 steps
     above it; twice that for responses that are one update behind. null: never."""
+    stop_on_collapse: StopOnCollapseConfig = field(default_factory=StopOnCollapseConfig)
     record: str | None = None
     """Write what each step saw (prompts, responses, rewards, teacher prompts) to this folder: step_N.parquet."""
     replay: str | None = None

@@ -11,7 +11,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from verl.config.node import Fraction, Node, Positive, Range
+from verl.config.node import Fraction, Node, NonNegative, Positive, Range
 
 REPROMPT_TEMPLATE = "{prompt}{solution}{feedback}\n\nCorrectly solve the original question."
 SOLUTION_TEMPLATE = "\nCorrect solution:\n\n{successful_previous_attempt}"
@@ -68,6 +68,15 @@ class SelfDistillationConfig(Node):
     """EMA rate or mixing share of the live policy: 0 is frozen, 1 is the policy after the previous update."""
     ema_update_rate: Fraction | None = None
     """Old name of `teacher_update_rate`; still accepted, with a warning."""
+    teacher_anchor_coef: NonNegative = 0.0
+    """Weight of the self-anchor: on some taught samples the student also runs on the teacher's prompt, and is held to
+    the teacher there by the loss's own divergence. So it does not forget to read such prompts, and with it a teacher
+    that follows it (ema with a rate, trust-region). 0.3 is tried; 0: off, at no cost (docs/stability.md)."""
+    teacher_anchor_fraction: Annotated[float, Range(above=0, high=1)] = 0.25
+    """Share of an update's taught samples that the self-anchor takes, chosen at random (at least one)."""
+    demo_log_prob_freq: Annotated[int, Range(low=0)] = 10
+    """Every so many steps measure, teacher-forced, whether student and teacher still follow a shown demonstration, and
+    the teacher feedback: `self_distillation/{student,teacher}_demo_log_prob`, `.../feedback_effect`. 0: never."""
     teacher_cpu_offload: bool = False
     """Keep the teacher's weights in host memory between uses."""
 
@@ -102,6 +111,13 @@ class SelfDistillationConfig(Node):
             problems.append(
                 f"alpha={self.alpha}: the sampled-token loss (full_logit_distillation=False) exists only for alpha=1.0;"
                 " set alpha=1.0 or full_logit_distillation=True"
+            )
+        if self.teacher_anchor_coef > 0 and (self.credit != "logit" or not self.full_logit_distillation):
+            problems.append(
+                f"teacher_anchor_coef={self.teacher_anchor_coef}: the self-anchor compares distributions, because the"
+                f" response was not written on the teacher's prompt; with credit={self.credit} and"
+                f" full_logit_distillation={self.full_logit_distillation} there is only the sampled token. Set"
+                " credit=logit and full_logit_distillation=True, or the coefficient to 0"
             )
         for name, (needed, optional) in TEMPLATE_PLACEHOLDERS.items():
             try:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
-from typing import TextIO
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
 
 from verl.tracking.base import Outcome, RunInfo
 from verl.tracking.run_folder import METRICS_FILE, write_atomically
@@ -43,6 +44,15 @@ class FileTracker:
     def finish(self, status: Outcome) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a metrics file; null where a number was not finite. One that is being written is passed over."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue
 
 
 def keep_until(text: str, step: int) -> str:

@@ -87,7 +87,8 @@ def cut_updates(
         algorithm: whether there is a teacher, and whether rows without a target take part in the loss.
         world_size: number of ranks.
         is_balanced: spread rows by cost.
-        seed: of the order of rows, used with `actor.shuffle` and from the second epoch on.
+        seed: of this step: for the order of rows, used with `actor.shuffle` and from the second epoch on, and for the
+            choice of self-anchors.
 
     Returns:
         For each rank, its part of every optimizer step in order.
@@ -99,15 +100,28 @@ def cut_updates(
         order = list(range(len(rows)))
         if actor.shuffle or epoch > 0:
             random.Random(seed + epoch).shuffle(order)
-        steps += [
-            plan_mini_batch(
-                [rows[index] for index in order[start : start + size]],
-                world_size,
-                update_limits(roles),
-                log_prob_limits(roles, roles.ref) if algorithm.needs_teacher else None,
-                is_balanced,
-                algorithm.needs_untaught_rows,
+        for start in range(0, len(rows), size):
+            chosen = [rows[index] for index in order[start : start + size]]
+            steps.append(
+                plan_mini_batch(
+                    chosen,
+                    world_size,
+                    update_limits(roles),
+                    log_prob_limits(roles, roles.ref) if algorithm.needs_teacher else None,
+                    is_balanced,
+                    algorithm.needs_untaught_rows,
+                    choose_anchors(chosen, algorithm.anchored_fraction, f"{seed} {epoch} {start}"),
+                )
             )
-            for start in range(0, len(rows), size)
-        ]
     return [[step[rank] for step in steps] for rank in range(world_size)]
+
+
+def choose_anchors(rows: Sequence[Row], fraction: float, seed: str) -> set[int]:
+    """Indices of the rows of a mini-batch that become self-anchors: a share of the taught ones, at least one of them.
+
+    Chosen on the driver from the mini-batch alone, so ranks and micro-batches have no part in it.
+    """
+    taught = [row.index for row in rows if row.is_taught]
+    if not taught or fraction == 0:
+        return set()
+    return set(random.Random(seed).sample(taught, max(1, round(fraction * len(taught)))))

@@ -59,6 +59,8 @@ class RunCheckpoints:
         self.sampler = sampler
         self.settings = settings
         self.data = data
+        self.best_step: int | None = None
+        """The newest checkpoint that is not later than this step is not pruned."""
         self._step_in_writing: int | None = None
         self._seconds = 0.0
 
@@ -116,7 +118,7 @@ class RunCheckpoints:
                 shutil.copyfile(config, partial / CONFIG_FILE)
             if "hf_model" in self.settings.save_contents:
                 self.workers.export_huggingface(str(partial / "actor" / "huggingface"))
-            commit = Commit(partial, self.trainer.max_actor_ckpt_to_keep)
+            commit = Commit(partial, self.trainer.max_actor_ckpt_to_keep, self.best_step)
             self.workers.save_checkpoint(str(partial / "actor"), commit, self.settings.async_save)
         except (WorkerDied, WorkerLate):
             raise
@@ -128,6 +130,10 @@ class RunCheckpoints:
     def finish(self) -> None:
         """Wait for the checkpoint that is being written. Raises CheckpointError when it could not be."""
         self._check_writing(wait=True)
+
+    def keep_best(self, step: int) -> None:
+        """Keep what leads up to the best step, whatever number is kept."""
+        self.best_step = step
 
     def take_seconds(self) -> float:
         """Seconds that saving has held up the run since the last call."""

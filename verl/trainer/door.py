@@ -36,6 +36,8 @@ class Door(Generic[ConfigT]):
     """Print the plan (the second argument: missing files) and start nothing."""
     train: Callable[[ConfigT], Any]
     """Run; imports what is heavy when it is called."""
+    advice: Check = lambda config: []
+    """What is allowed but was seen to go wrong; printed as notes."""
 
     def open(self, argv: Sequence[str] | None = None) -> int:
         """Go through the door with a command line; returns the exit status."""
@@ -57,7 +59,7 @@ class Door(Generic[ConfigT]):
         return self.problems(config) + missing
 
     def _start(self, run: Composed[ConfigT]) -> int:
-        for note in run.notes:
+        for note in [*run.notes, *self.advice(run.config)]:
             print(redact(f"note: {note}"), file=sys.stderr)
         _show_progress()
         config: Any = run.config

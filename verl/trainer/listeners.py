@@ -3,6 +3,8 @@
 Listeners are called in order, each step is passed from one to the next, and a listener may add metrics to it. The
 tracker comes before the checkpoint: if the run dies between the two, the resumed run drops the lines after its
 checkpoint and writes them again.
+
+A listener may end the run early, in order (`Step.stop`): those after it still see the step, as the last one.
 """
 
 from __future__ import annotations
@@ -37,6 +39,19 @@ class Step:
     samples: list[Sample] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     reprompts: list[Reprompt] | None = None
+    is_last: bool = False
+    """No step comes after this one."""
+    stop_reason: str = ""
+    """Why no step comes after this one, where a listener wished so."""
+
+    def stop(self, reason: str) -> None:
+        """End the run with this step. Its status is `finished`, and `status.json` says why it ended here.
+
+        Listeners that come later treat the step as the last one: it is validated, logged and saved where the last step
+        would be. Called in `before_first`, no step is taken. Of several reasons the first one counts.
+        """
+        self.is_last = True
+        self.stop_reason = self.stop_reason or reason
 
 
 class Listener(Protocol):
@@ -87,8 +102,7 @@ class Validation(BaseListener):
 
     def after(self, step: Step) -> None:
         is_due = self.settings.test_freq > 0 and step.number % self.settings.test_freq == 0
-        is_last = step.number == self.trainer.data.total_steps and self.settings.test_freq >= 0
-        if is_due or is_last:
+        if is_due or (step.is_last and self.settings.test_freq >= 0):
             self._validate(step)
 
     def _validate(self, step: Step) -> None:
@@ -138,4 +152,4 @@ class SaveCheckpoints(BaseListener):
         self.total_steps = total_steps
 
     def after(self, step: Step) -> None:
-        self.checkpoints.save_if_due(step.number, self.total_steps)
+        self.checkpoints.save_if_due(step.number, step.number if step.is_last else self.total_steps)

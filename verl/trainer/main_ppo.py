@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from verl.config import PPOConfig
-from verl.config.checks import ppo_problems
+from verl.config.checks import ppo_advice, ppo_problems
 from verl.config.files import missing_files
 from verl.trainer.door import Door
 from verl.trainer.plan import print_ppo_plan
@@ -22,7 +22,7 @@ def train(config: PPOConfig) -> None:
     rl_trainer.train(config)
 
 
-DOOR = Door(PPOConfig, "ppo_trainer", ppo_problems, missing_files, print_ppo_plan, train)
+DOOR = Door(PPOConfig, "ppo_trainer", ppo_problems, missing_files, print_ppo_plan, train, ppo_advice)
 
 if __name__ == "__main__":
     sys.exit(DOOR.open())

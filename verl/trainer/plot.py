@@ -21,6 +21,8 @@ from verl.trainer.report import name_of
 COLORS = ("#1f5fbf", "#2a9d5c", "#8e44ad", "#c0392b", "#16a0a0")
 BASELINE_COLOR = "#e07b00"
 INK = "#333333"
+LABEL_HEIGHT = 0.04
+"""Of the picture's height."""
 
 
 @contextmanager
@@ -66,6 +68,7 @@ def draw_curves(methods: Sequence[Method], metric: str, path: str | os.PathLike[
             _draw_method(axes, method, colors[method.label])
         _mark_gain(axes, methods)
         _label(axes, methods, metric)
+        _label_ends(axes, methods, colors)
     return Path(path)
 
 
@@ -84,9 +87,36 @@ def _draw_method(axes: Any, method: Method, color: str) -> None:
     seeds = f"{len(method.curves)} seed{'s' if len(method.curves) > 1 else ''}"
     axes.plot(x, y, color=color, linewidth=3, zorder=3, label=f"{method.label} ({seeds})", solid_capstyle="round")
     axes.plot(x[-1], y[-1], "o", color=color, markersize=7, zorder=4)
-    axes.annotate(
-        f"{y[-1]:.1%}", (x[-1], y[-1]), xytext=(9, -4), textcoords="offset points", color=color, weight="bold"
-    )
+
+
+def _label_ends(axes: Any, methods: Sequence[Method], colors: dict[str, str]) -> None:
+    """Final accuracies beside the ends of the curves, pushed apart where they would cover each other."""
+    ends = sorted((method.mean[-1].value, method.mean[-1].generations, method.label) for method in methods)
+    low, high = axes.get_ylim()
+    gap = (high - low) * LABEL_HEIGHT
+    places = apart([value for value, _, _ in ends], gap, high)
+    for (value, x, label), place in zip(ends, places, strict=True):
+        axes.annotate(
+            f"{value:.1%}",
+            (x, place),
+            xytext=(9, -4),
+            textcoords="offset points",
+            color=colors[label],
+            weight="bold",
+            annotation_clip=False,
+        )
+
+
+def apart(values: Sequence[float], gap: float, highest: float) -> list[float]:
+    """Ascending values moved as little as is simple, so that neighbours are `gap` apart and none is above `highest`."""
+    places: list[float] = []
+    for value in values:
+        places.append(max(value, places[-1] + gap) if places else value)
+    limit = highest
+    for index in reversed(range(len(places))):
+        places[index] = min(places[index], limit)
+        limit = places[index] - gap
+    return places
 
 
 def _mark_gain(axes: Any, methods: Sequence[Method]) -> None:
@@ -125,4 +155,4 @@ def _label(axes: Any, methods: Sequence[Method], metric: str) -> None:
     axes.set_title(name_of(metric).partition(":")[0], loc="left", weight="bold")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    dress(axes, "lower right")
+    dress(axes, "best")

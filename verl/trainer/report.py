@@ -6,7 +6,7 @@ Works from files alone (metrics.jsonl, status.json, config.yaml), so it can be c
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from verl.tracking.console import VALIDATION, clock
+from verl.tracking.file import read_lines
 from verl.tracking.run_folder import CONFIG_FILE, METRICS_FILE, STATUS_FILE
 
 
@@ -88,7 +89,7 @@ def read_run(folder: str | Path) -> Run:
         raise ReportError(
             f"{folder}: there is no {METRICS_FILE}; name the folder of a run (trainer.default_local_dir)."
         )
-    steps = sorted(_lines(path), key=lambda line: line["step"])
+    steps = sorted(read_lines(path), key=lambda line: line["step"])
     if not steps:
         raise ReportError(f"{path} is empty: the run has not finished its first step.")
     config = folder / CONFIG_FILE
@@ -99,14 +100,6 @@ def read_run(folder: str | Path) -> Run:
         status=json.loads(status.read_text(encoding="utf-8")) if status.is_file() else {},
         steps=steps,
     )
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:  # the line that a running process is writing
-            continue
 
 
 def report_table(run: Run) -> Table:

@@ -29,6 +29,7 @@ from verl.trainer.batch_metrics import (
     staleness_metrics,
 )
 from verl.trainer.checkpointing import RunCheckpoints
+from verl.trainer.collapse import CollapseGuard
 from verl.trainer.guards import make_guards
 from verl.trainer.listeners import CheckpointTime, Listener, RolloutDump, SaveCheckpoints, Step, Track, Validation
 from verl.trainer.phases import Phases
@@ -40,6 +41,7 @@ from verl.trainer.run import Run, recorded_run
 from verl.trainer.run_data import RunData, load_run_data
 from verl.trainer.sampling import Batch, derive_seed
 from verl.trainer.schedule import Schedule
+from verl.trainer.teacher_checks import TeacherChecks
 from verl.trainer.watchdog import watchdog
 from verl.trainer.writing import Source, Writing
 
@@ -85,15 +87,19 @@ def train_once(config: PPOConfig, data: RunData, run: Run, restart: Restart | No
             step = replay.start_from(step)
         source = replay or Writing(config, data, cast(Roles, roles), step)
         trainer = RLTrainer(config, data, roles, source, step, phases, restart.number if restart else 0)
+        watched = config.trainer.stop_on_collapse
         trainer.listeners = [
             *([RolloutDump(folder, data)] if (folder := config.trainer.rollout_data_dir) else []),
             *([Validation(trainer, roles)] if data.validation and isinstance(roles, Roles) else []),
+            TeacherChecks(config, roles.actor, data.encode),
             CheckpointTime(checkpoints),
             Track(tracking),
             *make_guards(config.trainer, roles.actor, run.folder, partial(dump_batch, config=config, data=data)),
+            *([CollapseGuard(watched, run.folder, checkpoints.keep_best)] if watched.metric else []),
             SaveCheckpoints(checkpoints, source.last_step),
         ]
-        trainer.fit()
+        if reason := trainer.fit():
+            run.note_early_end(trainer.step, reason)
 
 
 class RLTrainer:
@@ -130,21 +136,25 @@ class RLTrainer:
         self.algorithm = ALGORITHMS.load(actor.policy_loss.loss_mode)(actor, config.algorithm)
         self.listeners: list[Listener] = []
 
-    def fit(self) -> None:
-        """Train to the last step, telling the listeners."""
-        start = Step(self.step, timer=Timer(self.phases))
+    def fit(self) -> str:
+        """Train to the last step, or until a listener wishes to stop, telling the listeners.
+
+        Returns why the run stopped before its last step; empty when it did not.
+        """
+        step = Step(self.step, timer=Timer(self.phases), is_last=self.step >= self.source.last_step)
         with self.phases("first weights"):
-            start.metrics |= self.source.publish(version=self.step)
+            step.metrics |= self.source.publish(version=self.step)
         for listener in self.listeners:
             with self.phases(type(listener).__name__):
-                listener.before_first(start)
+                listener.before_first(step)
         with closing(self.source.make_schedule()) as schedule:
-            while self.step < self.source.last_step and not self.config.trainer.val_only:
+            while not step.is_last and not self.config.trainer.val_only:
                 self.step += 1
-                finished = self.train_step(self.step, schedule)
+                step = self.train_step(self.step, schedule)
                 for listener in self.listeners:
                     with self.phases(type(listener).__name__):
-                        listener.after(finished)
+                        listener.after(step)
+        return step.stop_reason
 
     def train_step(self, number: int, schedule: Schedule[Batch]) -> Step:
         """One step: everything from prompts to published weights."""
@@ -176,7 +186,8 @@ class RLTrainer:
         num_response_tokens = sum(len(row.response_ids) for row in rows)
         num_tokens = sum(row.num_tokens for row in rows)
         metrics |= perf_metrics(num_tokens, num_response_tokens, timer.seconds, self.roles.actor.world_size)
-        return Step(number, metrics, timer, samples, rows, batch.reprompts)
+        is_last = number == self.source.last_step
+        return Step(number, metrics, timer, samples, rows, batch.reprompts, is_last)
 
     def make_rows(self, batch: Batch) -> tuple[list[Row], dict[str, float]]:
         """Rows of the batch with the teacher's prompts, and metrics of these."""

@@ -56,6 +56,11 @@ class Run:
         logger.warning("Restart %d goes on from step %d. Cause: %s", number, step, cause)
         update_status(self.folder, restarts=number, last_restart={"cause": cause, "from_step": step})
 
+    def note_early_end(self, step: int, reason: str) -> None:
+        """Say that the run ended before its last step because it was to."""
+        logger.info("The run ends with step %d: %s", step, reason)
+        update_status(self.folder, ended_early={"step": step, "reason": reason})
+
     def record_failure(self, error: BaseException) -> None:
         """Set the final status."""
         self.record_bad_end("failed", _reason(error))

@@ -11,16 +11,13 @@ from collections import defaultdict
 from verl.config import PPOConfig
 from verl.config.forwards import log_prob_limits
 from verl.config.rollout import ValidationSamplingConfig
-from verl.protocol import Row, plan_mini_batch
-from verl.self_distillation.reprompt import demonstration_messages
+from verl.protocol import plan_mini_batch
+from verl.trainer.demonstrations import demonstration_rows
 from verl.trainer.roles import Roles
 from verl.trainer.run_data import RunData
 from verl.trainer.sampling import derive_seed, sample_and_score
 from verl.trainer.validation_metrics import error_shares, judged, validation_metrics
 from verl.types import Sample, Sampling
-
-MAX_TEACHER_PROMPTS = 64
-"""Solved validation prompts the teacher is tried on: enough for a warning, cheap for a large model."""
 
 
 def validate(
@@ -60,32 +57,13 @@ def teacher_accuracy(config: PPOConfig, data: RunData, roles: Roles, samples: li
     `val-aux/<data_source>/teacher_demo_acc` is the share of prompts where every token of the shown solution is the
     teacher's most likely one; `.../teacher_demo_log_prob` the mean log-prob of its tokens, in nats.
     """
-    settings = config.actor_rollout_ref.actor.self_distillation
-    solved: dict[str, Sample] = {}
-    for sample in samples:
-        if sample.reward.score >= settings.success_reward_threshold:
-            solved.setdefault(sample.uid, sample)
-    rows: list[Row] = []
-    chosen = list(solved.values())[:MAX_TEACHER_PROMPTS]
-    for index, sample in enumerate(chosen):
-        prompt_ids = data.encode(demonstration_messages(sample.prompt.messages, sample.response_text, settings))
-        if len(prompt_ids) <= settings.max_reprompt_len:
-            rollout = sample.rollout
-            rows.append(
-                Row(
-                    prompt_ids=rollout.prompt_ids,
-                    response_ids=rollout.response_ids,
-                    response_mask=rollout.response_mask,
-                    teacher_prompt_ids=prompt_ids,
-                    index=index,
-                )
-            )
+    rows = demonstration_rows(samples, config.actor_rollout_ref.actor.self_distillation, data.encode)
     limits = log_prob_limits(config.actor_rollout_ref, config.actor_rollout_ref.ref)
     parts = plan_mini_batch(rows, roles.actor.world_size, limits, limits)
     by_source: dict[str, list[tuple[bool, float]]] = defaultdict(list)
     for found in roles.actor.teacher_match(parts):
         for index, match in found.items():
-            by_source[chosen[index].prompt.data_source].append(match)
+            by_source[samples[index].prompt.data_source].append(match)
     metrics: dict[str, float] = {}
     for source, matches in by_source.items():
         metrics[f"val-aux/{source}/teacher_demo_acc"] = sum(exact for exact, _ in matches) / len(matches)

@@ -7,7 +7,7 @@ the ranks must agree on (how a batch is cut, what the loss is divided by) has be
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from itertools import islice
 from typing import Literal
@@ -203,25 +203,33 @@ class ActorWorker(Worker):
             Whether every token the policy wrote is the teacher's most likely one, and the mean log-prob of those tokens
             (nats; at the rollout temperature, like the loss).
         """
+        found: dict[int, tuple[bool, float]] = {}
+        for row, is_best, log_probs in self._teacher_scores(batch.teacher_packs):
+            bits = torch.tensor(row.response_mask, device=log_probs.device)
+            mean = (log_probs * bits).sum() / bits.sum().clamp(min=1)
+            found[row.index] = (bool((is_best | (bits == 0)).all()), mean.item())
+        return found
+
+    @dispatch(Arguments.SPLIT)
+    def teacher_log_probs(self, batch: MiniBatch) -> dict[int, list[float]]:
+        """Log-probs (nats, at the rollout temperature) of taught rows' responses under the teacher, given its own
+        prompts, by `Row.index`."""
+        return {row.index: log_probs.tolist() for row, _, log_probs in self._teacher_scores(batch.teacher_packs)}
+
+    def _teacher_scores(self, packs: list[list[Row]]) -> Iterator[tuple[Row, Tensor, Tensor]]:
+        """Each row of the packs with [response tokens] whether the teacher finds none more likely, and log-probs."""
         teacher = self.learner.teacher
         if teacher is None:
             raise ValueError(f"loss_mode={self.config.actor.policy_loss.loss_mode} has no teacher.")
-        packs, device = batch.teacher_packs, self.place.device
-        found: dict[int, tuple[bool, float]] = {}
+        device = self.place.device
         live_head = full_head(self.model, device, self.place.compute_dtype)
         with teacher.prepared():
             own, live = teacher.states(packs), teacher.live_states(packs)
             for rows in filter(None, packs):
                 tokens = response_tokens(rows, device)
                 scores = score(teacher.terms(rows, own, live, live_head), tokens.ids, self.config.rollout.temperature)
-                for row, bits, is_best, log_probs in zip(
-                    rows,
-                    *(x.split(tokens.lengths) for x in (tokens.mask, scores.is_most_likely, scores.log_probs)),
-                    strict=True,
-                ):
-                    mean = (log_probs * bits).sum() / bits.sum().clamp(min=1)
-                    found[row.index] = (bool((is_best | (bits == 0)).all()), mean.item())
-        return found
+                parts = (values.split(tokens.lengths) for values in (scores.is_most_likely, scores.log_probs))
+                yield from zip(rows, *parts, strict=True)
 
     @dispatch(results=Results.RANK_ZERO)
     def publish_weights(

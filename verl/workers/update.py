@@ -178,6 +178,7 @@ def response_tokens(rows: Sequence[Row], device: torch.device) -> ResponseTokens
         mask=_flat([row.response_mask for row in rows], torch.float32, device),
         lengths=tuple(len(row.response_ids) for row in rows),
         is_taught=tuple(row.is_taught for row in rows),
+        is_anchor=tuple(row.is_anchor for row in rows),
         old_log_probs=_per_token(rows, "old_log_probs", device),
         rollout_log_probs=_per_token(rows, "rollout_log_probs", device),
         advantages=_per_token(rows, "advantages", device),
