@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 from verl.config.forwards import ForwardLimits
@@ -47,6 +47,8 @@ class Row:
     """The reprompted prompt the teacher sees; empty when the sample has no target."""
     index: int = 0
     """Position in the rollout batch: per-row results come back under it, and messages name it."""
+    loss_rank: int = 0
+    """Which of the ranks that run its forward together computes its part of the loss."""
 
     @property
     def is_taught(self) -> bool:
@@ -257,25 +259,39 @@ def plan_mini_batch(
 ) -> list[MiniBatch]:
     """Cut one mini-batch into one `MiniBatch` for each rank. Deterministic.
 
+    Ranks that run their forwards together (`limits.num_ranks` neighbours) get the same part.
+
     Args:
         rows: all rows of the optimizer step.
-        world_size: number of data-parallel ranks.
+        world_size: number of ranks; a multiple of `limits.num_ranks`.
         limits: of the student's forwards; None packs all rows of a rank into one.
         teacher_limits: of the teacher's; None plans no teacher.
         is_balanced: spread rows by cost; otherwise in order, in contiguous parts.
         keep_untaught: rows without a target take part in the loss; otherwise they are counted, but nobody runs them.
     """
     limits = limits or ForwardLimits()
+    num_parts = world_size // limits.num_ranks
     used = [row for row in rows if keep_untaught or row.is_taught]
     if is_balanced:
-        parts = _assign(used, world_size, limits, teacher_limits is not None)
+        parts = _assign(used, num_parts, limits, teacher_limits is not None)
     else:
-        bounds = [len(used) * rank // world_size for rank in range(world_size + 1)]
-        parts = [used[bounds[rank] : bounds[rank + 1]] for rank in range(world_size)]
+        bounds = [len(used) * part // num_parts for part in range(num_parts + 1)]
+        parts = [used[bounds[part] : bounds[part + 1]] for part in range(num_parts)]
     micro_batches = _cut_alike(parts, limits, for_teacher=False)
+    if limits.num_ranks > 1:
+        micro_batches = [[_with_loss_ranks(rows, limits.num_ranks) for rows in part] for part in micro_batches]
+        parts = [[row for rows in part for row in rows] for part in micro_batches]
     teacher_packs: list[list[list[Row]]] = [[] for _ in parts]
     if teacher_limits is not None:
         taught = [[row for row in part if row.is_taught] for part in parts]
         teacher_packs = _cut_alike(taught, teacher_limits, for_teacher=True)
     totals = count_totals(rows)
-    return [MiniBatch(own, totals, packs) for own, packs in zip(micro_batches, teacher_packs, strict=True)]
+    plan = [MiniBatch(own, totals, packs) for own, packs in zip(micro_batches, teacher_packs, strict=True)]
+    return [part for part in plan for _ in range(limits.num_ranks)]
+
+
+def _with_loss_ranks(rows: Sequence[Row], num_ranks: int) -> list[Row]:
+    """The rows of one forward of several ranks, each with the rank that computes its loss: response tokens balanced."""
+    bins = balance([len(row.response_ids) for row in rows], num_ranks)
+    ranks = {index: rank for rank, members in enumerate(bins) for index in members}
+    return [replace(row, loss_rank=ranks[index]) for index, row in enumerate(rows)]

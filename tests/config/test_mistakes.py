@@ -36,7 +36,7 @@ def test_everything_wrong_is_told_at_once(problems):
         f"{ACTOR}.policy_loss.loss_mode=spdo",
         "data.train_batch_size=33",
         "trainer.device=tpu",
-        f"{ACTOR}.ulysses_sequence_parallel_size=2",
+        f"{ACTOR}.ulysses_sequence_parallel_size=3",
     )
     assert len(found) == 6, found
     for key in ("trian_files", "alpha=2", "'sdpo'", "ppo_mini_batch_size=32", "trainer.device=tpu", "ulysses"):
