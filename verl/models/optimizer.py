@@ -75,10 +75,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, sign: Te
     if sign is not None:
         squares += sign.to(squares.device)
     for mesh in {gradient.device_mesh for gradient in gradients if isinstance(gradient, DTensor)}:
-        if mesh.ndim > 1:  # the replicas of a shard are summed too: all ranks must hear of a nan of one
-            squares /= mesh.size(0)
-        for group in mesh.get_all_groups():
-            dist.all_reduce(squares, group=group)
+        # Over all ranks, also where they hold a shard several times: each must hear of a nan of any other.
+        dist.all_reduce(squares.div_(mesh.size(0) if mesh.ndim == 2 else 1))
     norm = squares.sqrt()
     torch._foreach_mul_(shards, (max_norm / (norm + 1e-6)).clamp(max=1.0))  # pyright: ignore[reportPrivateImportUsage]
     return norm.item()
