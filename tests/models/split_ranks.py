@@ -48,10 +48,10 @@ def readout_of(rows: list[Row], hidden: torch.Tensor) -> torch.Tensor:
     return sum((readout((1 + row.index) * part) for row, part in zip(rows, parts, strict=True)), 0.0 * hidden.sum())
 
 
-def run(lm, rows: list[Row], group) -> dict:
+def run(lm, rows: list[Row], group, device: torch.device = CPU) -> dict:
     """States by row, the readout and gradients: added up over the group."""
     own = group.own(rows)
-    hidden = PolicyModel(lm)(pack(rows, CPU, group=group), lambda hidden, _: hidden)
+    hidden = PolicyModel(lm)(pack(rows, device, group=group), lambda hidden, _: hidden)
     loss = readout_of(own, hidden)
     loss.backward()
     parts = hidden.detach().split([len(row.response_ids) for row in own]) if own else ()

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from rank_processes import run_ranks
-from split_ranks import PACKS, SIZES, WAYS, new_model, run
+from split_ranks import PACKS, ROWS, SIZES, WAYS, new_model, run
+from tiny_lms import tiny
 
+from verl.models.device import choose_attention
 from verl.models.sequence_parallel import SequenceGroup, TokenSplit
 
 
@@ -44,3 +46,18 @@ def test_heads_that_cannot_be_spread_are_refused():
     heads = torch.zeros(1, 4, 2, 8)
     with pytest.raises(ValueError, match="4 attention heads cannot be spread evenly over 3"):
         split.to_heads(heads, heads, heads)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_together_compute_what_one_computes(tmp_path):
+    """To what bfloat16 resolves, over NCCL, in whichever attention this machine takes."""
+    run_ranks(Path(__file__).with_name("split_gpus.py"), tmp_path)
+    found, device = torch.load(tmp_path / "results.pt", map_location="cpu"), torch.device("cuda", 0)
+    lm = tiny("mistral", choose_attention(device, torch.bfloat16)).to(device, torch.bfloat16)
+    expected = run(lm, ROWS, SequenceGroup(), device)
+    for of in ("states", "gradients"):
+        assert found[of].keys() == expected[of].keys()
+        for key, value in expected[of].items():
+            one, other = found[of][key].float().flatten(), value.float().cpu().flatten()
+            assert not other.numel() or torch.nn.functional.cosine_similarity(one, other, dim=0) > 0.995
