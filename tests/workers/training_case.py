@@ -75,7 +75,7 @@ def make_config(
             policy_loss=PolicyLossConfig(loss_mode=loss_mode),
             optim=OptimConfig(lr=0.3, eps=0.1, weight_decay=0.01, lr_warmup_steps=2, lr_scheduler_type="cosine"),
             self_distillation=SelfDistillationConfig(**options),
-            use_kl_loss=loss_mode != "sdpo",
+            use_kl_loss=loss_mode in ("vanilla", "gspo"),
             fsdp_config=FSDPConfig(compute_dtype="fp32", reshard_after_forward=reshards, fsdp_size=fsdp_size),
             use_prefix_grouper=share_prefixes,
             **(actor or {}),
