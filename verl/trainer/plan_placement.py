@@ -29,8 +29,9 @@ def placement_lines(config: PPOConfig, on_gpu: bool, num_gpus: int) -> list[tupl
     unit = "GPU" if on_gpu else "process"
     ranks = (
         f"{len(placement.actor)} FSDP2 ranks ({trainer.nnodes} node(s) x {trainer.n_gpus_per_node}), one {unit} each"
+        + ranks_text(config, len(placement.actor))
     )
-    lines = [("device", f"{'cuda' if on_gpu else 'cpu'} ({found})"), ("actor", ranks + ranks_text(config, len(placement.actor)))]
+    lines = [("device", f"{'cuda' if on_gpu else 'cpu'} ({found})"), ("actor", ranks)]
     if has_teacher(config) or roles.actor.use_kl_loss or config.algorithm.use_kl_in_reward:
         second = "teacher" if has_teacher(config) else "reference"
         lines.append((second, "in the actor's ranks, sharded like it"))
