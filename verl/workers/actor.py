@@ -173,7 +173,7 @@ class ActorWorker(Worker):
 
     @dispatch(Arguments.SPLIT)
     def compute_log_probs(self, batch: MiniBatch, of: Literal["actor", "ref"]) -> dict[int, list[float]]:
-        """Log-probs of the response tokens at the rollout temperature, in nats, by `Row.index`.
+        """Log-probs of the response tokens of this rank's rows at the rollout temperature, in nats, by `Row.index`.
 
         Raises:
             ValueError: `of` is "ref" and there is no reference.
@@ -186,13 +186,14 @@ class ActorWorker(Worker):
         found: dict[int, list[float]] = {}
         with self.learner.gathered() if of == "actor" or self._ref is None else self._ref.evaluating() as model:
             for rows in batch.micro_batches:
-                ids = response_tokens(rows, self.place.device).ids
+                own = self.place.own(rows)
+                ids = response_tokens(own, self.place.device).ids
 
                 def log_probs(hidden: Tensor, head: Head, ids: Tensor = ids) -> Tensor:
                     return student_log_probs(hidden, head, ids, temperature)
 
                 values = iter(model.evaluate(self.place.pack(rows), log_probs).tolist())
-                found |= {row.index: list(islice(values, len(row.response_ids))) for row in rows}
+                found |= {row.index: list(islice(values, len(row.response_ids))) for row in own}
         return found
 
     @dispatch(Arguments.SPLIT)
@@ -225,7 +226,7 @@ class ActorWorker(Worker):
         live_head = full_head(self.model, device, self.place.compute_dtype)
         with teacher.prepared():
             own, live = teacher.states(packs), teacher.live_states(packs)
-            for rows in filter(None, packs):
+            for rows in filter(None, map(self.place.own, packs)):
                 tokens = response_tokens(rows, device)
                 scores = score(teacher.terms(rows, own, live, live_head), tokens.ids, self.config.rollout.temperature)
                 parts = (values.split(tokens.lengths) for values in (scores.is_most_likely, scores.log_probs))
@@ -261,7 +262,7 @@ class ActorWorker(Worker):
         """
         ids = list(token_ids)
         row = Row(prompt_ids=ids[:1], response_ids=ids[1:], response_mask=[1] * (len(ids) - 1))
-        targets = torch.tensor(row.response_ids, device=self.place.device)
+        targets = response_tokens(self.place.own([row]), self.place.device).ids
         num_threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
