@@ -26,3 +26,12 @@ def test_fine_tuning_passes_the_key_on():
 
     roles = worker_config(build(SFTConfig, {"ulysses_sequence_parallel_size": 2}))
     assert update_limits(roles).num_ranks == 2
+
+
+def test_a_dry_run_says_how_ranks_share(one):
+    from verl.trainer.plan_placement import ranks_text
+
+    actor = "actor_rollout_ref.actor"
+    shared = one("sdpo", f"{actor}.fsdp_config.fsdp_size=2", f"{actor}.ulysses_sequence_parallel_size=4")
+    assert ranks_text(shared, 4) == "; 2 copies of the weights, each in 2 shard(s); 4 ranks run a forward together"
+    assert ranks_text(one("sdpo"), 4) == ""
