@@ -6,6 +6,7 @@ shards. Host memory so holds one copy, however many ranks there are.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +103,30 @@ def read_weights(model: ModelConfig, path: str, dtype: torch.dtype) -> dict[str,
         _check_packing(lm, path)
     add_lora(lm, model)
     return {name: value.detach() for name, value in [*lm.named_parameters(), *lm.named_buffers()]}
+
+
+def checkpoint_weights(path: str, dtype: torch.dtype, trust_remote_code: bool = False) -> Iterator[tuple[str, Tensor]]:
+    """The weights of a model folder or hub name, for an engine that no trainer publishes to.
+
+    Yields Hugging Face names and tensors in host memory, a tied head under both of its names.
+
+    Raises InputError when the files lack weights, or have them in other shapes than the configuration says.
+    """
+    disable_progress_bar()
+    config = load_config(path, trust_remote_code)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        path,
+        config=config,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+        use_safetensors=True,  # never a pickle
+        ignore_mismatched_sizes=True,  # told below, by name
+        output_loading_info=True,
+    )
+    lm, found = loaded
+    _check_complete(found, path)
+    for name, value in lm.named_parameters(remove_duplicate=False):
+        yield name, value.detach()
 
 
 def build_modules(model: ModelConfig, path: str, dtype: torch.dtype, attention: str) -> PreTrainedModel:
