@@ -2,10 +2,10 @@
 
     python recipes/embedded/hard_questions.py --output_dir runs/test_time/questions
 
-The model's success rate is known without sampling: only one response is right, so it is that response's probability, one
-forward for each question. Hard are held-out questions of at most `--most` (1 in 500). Rooms and levels hardly matter, so
-a device is asked about once, with its first hard question in the file. Of these, five drawn with a fixed seed are for
-figures (`test/`); settings are to be chosen on the others (`tuning/`).
+The model's success rate is known without sampling: only one response is right, so it is that response's probability,
+one forward for each question. Hard are held-out questions of at most `--most` (1 in 500). Rooms and levels hardly
+matter, so a device is asked about once, with its first hard question in the file. Of these, five drawn with a fixed
+seed are for figures (`test/`); settings are to be chosen on the others (`tuning/`).
 """
 
 from __future__ import annotations

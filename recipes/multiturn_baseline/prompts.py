@@ -103,6 +103,6 @@ def fit_context(
     token_ids = encoded(num_dropped)
     if len(token_ids) > max_tokens:
         raise InputError(
-            f"The question alone has {len(token_ids)} tokens, more than --max-context-len {max_tokens} allows: raise it."
+            f"The question alone has {len(token_ids)} tokens, --max-context-len allows {max_tokens}: raise it."
         )
     return Context(template(question, attempts[num_dropped:]), token_ids, num_dropped)

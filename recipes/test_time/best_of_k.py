@@ -2,10 +2,10 @@
 
     python -m recipes.test_time.best_of_k --data-dir datasets/lcb_v6_questions/q_03 --budget 2944 [key=value ...]
 
-Model, sampling and limits are those of the preset `ttt`, so that `main` and this differ in nothing but learning. The log
-is `outputs/best_of_k/<run name>/attempts.jsonl`. All attempts are made, also after a right one: then discovery@k has an
-unbiased estimate from all of them; `--stop-when-solved` gives that up. Every attempt has its own seed, so a run that was
-interrupted goes on with the very attempts that it would have made.
+Model, sampling and limits are those of the preset `ttt`, so that `main` and this differ in nothing but learning. The
+log is `outputs/best_of_k/<run name>/attempts.jsonl`. All attempts are made, also after a right one: then discovery@k
+has an unbiased estimate from all of them; `--stop-when-solved` gives that up. Every attempt has its own seed, so a run
+that was interrupted goes on with the very attempts that it would have made.
 """
 
 from __future__ import annotations

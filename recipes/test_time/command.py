@@ -1,7 +1,7 @@
 """What `main` and `best_of_k` share: the command line, and the preset that it is composed with.
 
-Behind the flags stand keys (`vars.task`, `vars.budget`, `trainer.seed`, `trainer.experiment_name`), so that the resolved
-configuration in the run folder says everything.
+Behind the flags stand keys (`vars.task`, `vars.budget`, `trainer.seed`, `trainer.experiment_name`), so that the
+resolved configuration in the run folder says everything.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Test-time training: SDPO on one question until it is solved, or a budget of attempts is spent.
 
-    python -m recipes.test_time.main --data-dir datasets/lcb_v6_questions/q_03 [--seed 1] [--budget 2750] [key=value ...]
+    python -m recipes.test_time.main --data-dir datasets/lcb_v6_questions/q_03 [--seed 1] [--budget 2750] [key=value]
 
 The distributed trainer with the preset `ttt`: one prompt, 16 responses a step, so that all of them are siblings. Every
 attempt is a line of `attempts.jsonl` in the run folder (`outputs/test_time/<run name>`), in the order in which it was

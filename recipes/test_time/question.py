@@ -1,8 +1,8 @@
 """A folder that holds one question: `train.parquet`, whose tests give rewards and feedback, and `test.parquet`, whose
 tests alone say whether the question is solved.
 
-`data/split_questions.py` makes such folders (`q_00`, `q_01`, ...): the train row, with half of the tests, several times,
-and the test row, with all of them, once.
+`data/split_questions.py` makes such folders (`q_00`, `q_01`, ...): the train row, with half of the tests, several
+times, and the test row, with all of them, once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def find_question(folder: Path) -> Path:
     for row, chat in messages:
         if chat != messages[0][1]:
             raise InputError(
-                f"--data-dir {folder}: {row} is another question than {messages[0][0]}, and this trains on one question;"
+                f"--data-dir {folder}: {row} is another question than {messages[0][0]}, and a run is about one;"
                 " data/split_questions.py makes a folder for each."
             )
     return found
