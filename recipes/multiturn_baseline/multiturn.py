@@ -32,6 +32,7 @@ from verl.dataset import encode_messages, load_dataset
 from verl.evaluation.attempt_writer import AttemptWriter
 from verl.evaluation.attempts import Attempt, Header, read_attempts
 from verl.models.loading import load_tokenizer
+from verl.rewards import load_custom
 from verl.rollout.base import EngineSpec
 from verl.tracking import Tracking
 from verl.trainer.roles import choose_device
@@ -111,10 +112,12 @@ def run(settings: Settings) -> dict[str, Any]:
     path = log_path(settings)
     if settings.resume and not path.is_file():
         raise InputError(f"--resume {path}: there is no such file.")
+    if settings.reward_function:
+        load_custom(settings.reward_function, CustomRewardConfig.name, {})  # mistakes in it, before anything starts
     tokenizer = load_tokenizer(settings.model, settings.trust_remote_code)
     kwargs = {"enable_thinking": settings.enable_thinking}
     rows = read_rows(settings, tokenizer, kwargs)
-    header = Header("multiturn", settings.run_name, settings.as_plain())
+    header = Header("multiturn", name := settings.run_name, settings.as_plain(), extras={"wandb_run_name": name})
     run_id = question_id(settings.data_dir), settings.seed
     with AttemptWriter(path, header) as log:
         check_same(dict(log.header.config), settings)

@@ -1,5 +1,8 @@
 """A model that answers but does not learn: one engine with the weights of a checkpoint, and a scorer, in this process.
 
+Engines never read a checkpoint. Here transformers does, hands the weights over, and must then give the same log-probs
+to a fixed sequence, as the trainer must after every update (`verl.weights`).
+
 Several GPUs serve one model through the engine's tensor parallelism; different questions run in processes of their own.
 """
 
@@ -13,11 +16,12 @@ import torch
 
 from verl.config import SandboxConfig
 from verl.config.root import CustomRewardConfig, RewardConfig
-from verl.models.loading import checkpoint_weights
+from verl.models.loading import load_whole
 from verl.registry import ENGINES
 from verl.rollout.base import Engine, EngineSpec
 from verl.single_controller import LocalWorkerGroup
 from verl.types import Request, Reward, Rollout
+from verl.weights import compare_log_probs, gap_threshold, probe_token_ids
 from verl.workers.reward import RewardPool, RewardWorker, ScoreItem
 
 
@@ -60,10 +64,28 @@ def base_model(
     try:
         engine: Engine = ENGINES.load(spec.rollout.name)(spec)
         try:
-            weights = checkpoint_weights(spec.model_path, getattr(torch, spec.dtype), spec.trust_remote_code)
-            engine.load_weights(weights, version=0)
+            give_weights(engine, spec)
             yield BaseModel(engine, RewardPool(rewards, scorer[1]))
         finally:
             engine.close()
     finally:
         rewards.shutdown()
+
+
+NUM_PROBE_TOKENS = 16
+
+
+@torch.inference_mode()
+def give_weights(engine: Engine, spec: EngineSpec) -> None:
+    """Load the checkpoint's weights into its engine, and see that they arrived.
+
+    Raises:
+        InputError: the checkpoint is not whole.
+        WeightSyncError: the engine computes something else than transformers.
+    """
+    lm = load_whole(spec.model_path, getattr(torch, spec.dtype), spec.trust_remote_code)
+    engine.load_weights(((name, value.detach()) for name, value in lm.named_parameters(remove_duplicate=False)), 0)
+    probe = probe_token_ids(lm.config.get_text_config().vocab_size, NUM_PROBE_TOKENS, spec.max_model_len)
+    log_probs = lm(input_ids=torch.tensor([probe])).logits[0, :-1].float().log_softmax(-1)
+    expected = log_probs.gather(-1, torch.tensor(probe)[1:, None])[:, 0].tolist()
+    compare_log_probs(expected, engine.log_probs(probe), gap_threshold(spec.dtype, None))

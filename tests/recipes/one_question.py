@@ -10,7 +10,7 @@ import os, signal
 def compute_score(data_source, solution_str, ground_truth, extra_info=None):
     right = {right}
     {more}
-    return {{"score": float(right), "feedback": "" if right else f"by the {{ground_truth}} tests: unknown verb put."}}
+    return {{"score": float(right), "feedback": "" if right else f"{{ground_truth}} put."}}
 """
 
 

@@ -6,7 +6,6 @@ shards. Host memory so holds one copy, however many ranks there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,20 +83,7 @@ def read_weights(model: ModelConfig, path: str, dtype: torch.dtype) -> dict[str,
         InputError: weights are missing, have other shapes than the configuration says, or are not finite.
         ValueError: the model's logits are not what the losses make of its hidden states, or rows cannot be packed.
     """
-    disable_progress_bar()  # one line of the driver says what happens; a bar from a worker would cut through it
-    config = load_config(path, model.trust_remote_code)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        path,
-        config=config,
-        dtype=dtype,
-        attn_implementation=_capped(config, "sdpa"),
-        trust_remote_code=model.trust_remote_code,
-        use_safetensors=True,  # never a pickle
-        ignore_mismatched_sizes=True,  # told below, by name
-        output_loading_info=True,
-    )
-    lm, found = loaded
-    _check_complete(found, path)
+    lm = load_whole(path, dtype, model.trust_remote_code)
     _check_head(lm, path)
     if model.use_remove_padding:
         _check_packing(lm, path)
@@ -105,19 +91,18 @@ def read_weights(model: ModelConfig, path: str, dtype: torch.dtype) -> dict[str,
     return {name: value.detach() for name, value in [*lm.named_parameters(), *lm.named_buffers()]}
 
 
-def checkpoint_weights(path: str, dtype: torch.dtype, trust_remote_code: bool = False) -> Iterator[tuple[str, Tensor]]:
-    """The weights of a model folder or hub name, for an engine that no trainer publishes to.
+def load_whole(path: str, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:
+    """A model with all its weights, in host memory.
 
-    Yields Hugging Face names and tensors in host memory, a tied head under both of its names.
-
-    Raises InputError when the files lack weights, or have them in other shapes than the configuration says.
+    Raises InputError when its files lack weights, or have them in other shapes than the configuration says.
     """
-    disable_progress_bar()
+    disable_progress_bar()  # one line of the driver says what happens; a bar from a worker would cut through it
     config = load_config(path, trust_remote_code)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         path,
         config=config,
         dtype=dtype,
+        attn_implementation=_capped(config, "sdpa"),
         trust_remote_code=trust_remote_code,
         use_safetensors=True,  # never a pickle
         ignore_mismatched_sizes=True,  # told below, by name
@@ -125,8 +110,7 @@ def checkpoint_weights(path: str, dtype: torch.dtype, trust_remote_code: bool = 
     )
     lm, found = loaded
     _check_complete(found, path)
-    for name, value in lm.named_parameters(remove_duplicate=False):
-        yield name, value.detach()
+    return lm
 
 
 def build_modules(model: ModelConfig, path: str, dtype: torch.dtype, attention: str) -> PreTrainedModel:

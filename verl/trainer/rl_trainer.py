@@ -47,7 +47,6 @@ from verl.trainer.teacher_checks import TeacherChecks
 from verl.trainer.watchdog import watchdog
 from verl.trainer.writing import Source, Writing
 
-
 StartRoles = Callable[[PPOConfig, int, Path], AbstractContextManager[ActorRole]]
 """Starts the roles of a run, given its optimizer steps and the folder for logs: `ray_roles` and its likes."""
 
