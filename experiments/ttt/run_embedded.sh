@@ -73,7 +73,7 @@ for seed in $(seq "$SEEDS"); do
     from_preset sdpo recipes.test_time.main "$question" "$seed" --in-process ${OVERRIDES[@]+"${OVERRIDES[@]}"}
     from_preset best_of_k recipes.test_time.best_of_k "$question" "$seed"
     multi_turn multiturn_newest 40 "$question" "$seed" # room for the question and one error: all this model can read
-    multi_turn multiturn_all 1024 "$question" "$seed"
+    multi_turn multiturn_all 256 "$question" "$seed" # the newest 45 errors or so
   done
 done
 while (($(jobs -p | wc -l))); do wait -n || exit 1; done
