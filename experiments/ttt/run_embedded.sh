@@ -12,7 +12,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 SEEDS=3
 BUDGET=1024
-JOBS=$(nproc)
+JOBS=$(env -u OMP_NUM_THREADS nproc)
 DRY_RUN=false
 OVERRIDES=()
 while (($#)); do
@@ -73,7 +73,7 @@ for seed in $(seq "$SEEDS"); do
     from_preset sdpo recipes.test_time.main "$question" "$seed" --in-process ${OVERRIDES[@]+"${OVERRIDES[@]}"}
     from_preset best_of_k recipes.test_time.best_of_k "$question" "$seed"
     multi_turn multiturn_newest 40 "$question" "$seed" # room for the question and one error: all this model can read
-    multi_turn multiturn_all 256 "$question" "$seed" # the newest 45 errors or so
+    multi_turn multiturn_all 128 "$question" "$seed" # about 20 errors
   done
 done
 while (($(jobs -p | wc -l))); do wait -n || exit 1; done

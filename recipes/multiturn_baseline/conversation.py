@@ -43,17 +43,27 @@ class Conversation:
         self.judge = Judge(rows["test"], model.rewards)
         self.template = TEMPLATES[settings.template]
         self.attempts: list[Attempt] = []
+        self.num_dropped = 0
 
     def resume(self, log: AttemptLog) -> None:
         """Take over the turns of a log."""
         for turn in log.attempts:
             self.attempts.append(Attempt(turn.extras["response"], turn.extras["metrics"]["feedback"]))
+            self.num_dropped = turn.extras["num_dropped"]
 
     def next_turn(self) -> log_format.Attempt:
         """Ask once more, with what the attempts before taught."""
         begin, settings = time.time(), self.settings
         turn = len(self.attempts) + 1
-        context = fit_context(self.row.messages, self.attempts, self.template, self.encode, settings.max_context_len)
+        context = fit_context(
+            self.row.messages,
+            self.attempts,
+            self.template,
+            self.encode,
+            settings.max_context_len,
+            self.num_dropped,
+        )
+        self.num_dropped = context.num_dropped
         sampling = Sampling(settings.temperature, settings.top_p, settings.top_k, settings.max_new_tokens)
         seed = derive_seed(settings.seed, "multi-turn", turn)
         (rollout,) = self.model.write([Request(turn, context.token_ids, sampling, seed)])

@@ -6,7 +6,6 @@ the sentences around the feedback stand in its last message, or in turns of thei
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -81,28 +80,24 @@ def fit_context(
     template: Template,
     encode: Callable[[list[Message]], list[int]],
     max_tokens: int,
+    least_dropped: int = 0,
 ) -> Context:
     """The prompt with as many of the newest attempts as fit.
-
-    A prompt only grows with what it shows, so the first attempt to be kept is found by bisection.
 
     Args:
         encode: chat to token ids, with the generation prompt.
         max_tokens: longest prompt (`--max-context-len`).
+        least_dropped: as many had to be left out in the turn before, so they are now: nothing is encoded in vain.
 
     Raises:
         InputError: the question alone is longer.
     """
-
-    def encoded(num_dropped: int) -> list[int]:
-        return encode(template(question, attempts[num_dropped:]))
-
-    num_dropped = 0
-    if len(encoded(0)) > max_tokens:
-        num_dropped = bisect_left(range(len(attempts)), True, key=lambda start: len(encoded(start)) <= max_tokens)
-    token_ids = encoded(num_dropped)
-    if len(token_ids) > max_tokens:
-        raise InputError(
-            f"The question alone has {len(token_ids)} tokens, --max-context-len allows {max_tokens}: raise it."
-        )
-    return Context(template(question, attempts[num_dropped:]), token_ids, num_dropped)
+    token_ids: list[int] = []
+    for num_dropped in range(least_dropped, len(attempts) + 1):
+        messages = template(question, attempts[num_dropped:])
+        token_ids = encode(messages)
+        if len(token_ids) <= max_tokens:
+            return Context(messages, token_ids, num_dropped)
+    raise InputError(
+        f"The question alone has {len(token_ids)} tokens, --max-context-len allows {max_tokens}: raise it."
+    )

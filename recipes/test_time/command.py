@@ -49,7 +49,6 @@ def open_door(
     name = options.run_name or f"{method}-{question_id(folder)}-seed{options.seed}"
     arguments = [
         f"vars.task={folder.resolve()}",
-        f"vars.method={method}",
         f"trainer.experiment_name={name}",
         f"trainer.seed={options.seed}",
         *([f"vars.budget={options.budget}"] if options.budget is not None else []),

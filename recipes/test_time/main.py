@@ -75,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--in-process", action="store_true", help="all roles in this process, without Ray: for small models"
     )
     options, rest = parser.parse_known_args(arguments)
+    if options.in_process:
+        rest = ["trainer.nnodes=1", "trainer.n_gpus_per_node=1", *rest]
     run = partial(train_question, in_process=options.in_process)
     return open_door(options, rest, "sdpo", _plan, run)
 

@@ -76,6 +76,8 @@ def test_the_oldest_attempts_are_dropped_first(room, num_dropped):
     assert context.num_dropped == num_dropped
     assert context.messages == feedback_only(question, attempts[num_dropped:])
     assert len(context.token_ids) == len(letters(context.messages)) <= limit
+    for known in range(num_dropped + 1):
+        assert fit_context(question, attempts, feedback_only, letters, limit, known) == context
 
 
 def test_a_question_that_is_too_long_is_an_error():
