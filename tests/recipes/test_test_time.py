@@ -1,5 +1,6 @@
 """Test-time training and best-of-k: real runs of the embedded model on small questions."""
 
+import json
 import os
 import signal
 import subprocess
@@ -167,19 +168,23 @@ KILL = """
 """
 
 
+def start(question, folder, *more):
+    """The command in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "recipes.test_time.main", *arguments(question, folder, *more)],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_checkpoint_and_counts_no_attempt_twice(tmp_path):
     def train(question, name):
-        command = arguments(question, tmp_path / name, 128, "--in-process", "trainer.save_freq=3")
-        command += ["actor_rollout_ref.actor.checkpoint.async_save=false"]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        return subprocess.run(
-            [sys.executable, "-m", "recipes.test_time.main", *command],
-            env=environment,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-        )
+        settings = ["--in-process", "trainer.save_freq=3", "actor_rollout_ref.actor.checkpoint.async_save=false"]
+        return start(question, tmp_path / name, 128, *settings)
 
     whole = train(write_question(tmp_path / "a/q_1"), "whole")
     assert whole.returncode == 0, whole.stderr
@@ -196,3 +201,16 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_counts_no_attempt_twice(tm
     assert without_times(found) == without_times(expected)
     again = train(question, "killed")
     assert again.returncode == 0 and "not solved after 128 attempts" in again.stdout
+
+
+@pytest.mark.slow
+def test_the_distributed_trainer_makes_the_same_log(tmp_path):
+    question = write_question(tmp_path / "q_1")
+    ended = start(question, tmp_path / "run", 40, "trainer.n_gpus_per_node=2")
+    assert ended.returncode == 0, ended.stderr
+    assert "q_1, seed 3: not solved after 40 attempts" in ended.stdout
+    _, attempts = lines(tmp_path / "run/attempts.jsonl")
+    assert [a["attempt"] for a in attempts] == list(range(1, 41))
+    status = json.loads((tmp_path / "run/status.json").read_text())
+    assert status["status"] == "finished"
+    assert status["ended_early"]["reason"] == "q_1 is not solved in 40 attempts, the budget"
