@@ -32,8 +32,7 @@ done
 
 OUT=runs/test_time
 QUESTIONS=(q_000 q_005 q_007 q_034 q_204) # what hard_questions.py draws
-PYTHON=python
-if [[ $DRY_RUN == false ]]; then source experiments/install.sh; fi
+PYTHON=(bash experiments/lib/python.sh)
 export PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 unset SLURM_JOB_ID # it would be in the names of the multi-turn logs, and another job could not go on with them
 
@@ -54,19 +53,19 @@ run() { # run NAME COMMAND...: in the background when fewer than JOBS are at wor
 
 from_preset() { # from_preset METHOD MODULE QUESTION SEED [ARGUMENT ...]
   local name=$1-$3-seed$4
-  run "$name" "$PYTHON" -m "$2" --config-name=ttt_quickstart "--data-dir=$OUT/questions/test/$3" "--seed=$4" \
+  run "$name" "${PYTHON[@]}" -m "$2" --config-name=ttt_quickstart "--data-dir=$OUT/questions/test/$3" "--seed=$4" \
     "--budget=$BUDGET" "--run-name=$name" "trainer.default_local_dir=$OUT/$1/$name" 'trainer.logger=[file]' "${@:5}"
 }
 
 multi_turn() { # multi_turn LABEL MAX_CONTEXT_LEN QUESTION SEED
   local name=$1-$3-seed$4
-  run "$name" "$PYTHON" -m recipes.multiturn_baseline.multiturn "--data-dir=$OUT/questions/test/$3" "--seed=$4" \
+  run "$name" "${PYTHON[@]}" -m recipes.multiturn_baseline.multiturn "--data-dir=$OUT/questions/test/$3" "--seed=$4" \
     "--run-name=$name" "--output-dir=$OUT/$1" "--max-turns=$BUDGET" "--max-context-len=$2" \
     --model=recipes/embedded/model --engine=hf --device=cpu --dtype=float32 --max-new-tokens=24
 }
 
 [[ $DRY_RUN == true ]] || mkdir -p "$OUT/logs"
-run questions "$PYTHON" recipes/embedded/hard_questions.py --output_dir "$OUT/questions"
+run questions "${PYTHON[@]}" recipes/embedded/hard_questions.py --output_dir "$OUT/questions"
 wait
 for seed in $(seq "$SEEDS"); do
   for question in "${QUESTIONS[@]}"; do
@@ -87,7 +86,7 @@ for seed in $(seq "$SEEDS"); do
     done
   done
 done
-REPORT=("$PYTHON" -m verl.trainer.main_report --discovery "${LOGS[@]}" --output "$OUT/discovery.png")
+REPORT=("${PYTHON[@]}" -m verl.trainer.main_report --discovery "${LOGS[@]}" --output "$OUT/discovery.png")
 if [[ $DRY_RUN == true ]]; then
   printf '%q ' "${REPORT[@]}"
   echo
