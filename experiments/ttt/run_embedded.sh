@@ -4,7 +4,7 @@
 #   bash experiments/ttt/run_embedded.sh [--seeds N] [--budget K] [--jobs J] [--dry-run] [key=value ...]
 #
 # Five questions x N seeds (3) x four methods, each at most K attempts (1,024), J at a time (one for each core), then the
-# table and the plot of discovery@k: about ten minutes on two cores. key=value goes to the test-time training. Everything
+# table and the plot of discovery@k: minutes on two cores. key=value goes to the test-time training. Everything
 # is below runs/test_time; the same command again does what is missing.
 
 set -euo pipefail
