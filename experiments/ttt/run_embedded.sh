@@ -24,7 +24,7 @@ while (($#)); do
       ;;
     --dry-run) DRY_RUN=true ;;
     -h | --help) sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-    *=*) OVERRIDES+=("$1") ;;
+    [!-=]*=*) OVERRIDES+=("$1") ;;
     *) echo "error: unknown argument $1 (allowed: --seeds N, --budget K, --jobs J, --dry-run, key=value)" >&2; exit 2 ;;
   esac
   shift

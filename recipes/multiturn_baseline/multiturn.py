@@ -35,6 +35,7 @@ from verl.models.loading import load_tokenizer
 from verl.rewards import load_custom
 from verl.rollout.base import EngineSpec
 from verl.tracking import Tracking
+from verl.trainer.interrupts import StoppedForNow, is_asked_to_stop
 from verl.trainer.roles import choose_device
 from verl.types import InputError, Prompt
 
@@ -141,6 +142,8 @@ def run(settings: Settings) -> dict[str, Any]:
                     track(turn)
                     if turn.solved:
                         break
+                    if turn.attempt < settings.max_turns and is_asked_to_stop():
+                        raise StoppedForNow(turn.attempt, goes_on=True, what="turn")
     found = summary(read_attempts(path).attempts, settings.max_context_len)
     path.with_suffix(".summary.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return found
@@ -157,6 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
+    except StoppedForNow as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.exit_status
     print(json.dumps(found), f"({log_path(settings)})")
     return 0
 

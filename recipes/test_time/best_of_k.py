@@ -29,6 +29,7 @@ def sample_question(config: PPOConfig, stops_when_solved: bool) -> None:
     from verl.evaluation.attempt_writer import AttemptWriter
     from verl.evaluation.attempts import ATTEMPTS_FILE, Attempt, Header
     from verl.rollout.base import engine_spec
+    from verl.trainer.interrupts import StoppedForNow, is_asked_to_stop
     from verl.trainer.roles import choose_device
     from verl.trainer.run import run_folder
     from verl.trainer.run_data import load_run_data
@@ -65,6 +66,8 @@ def sample_question(config: PPOConfig, stops_when_solved: bool) -> None:
                     for k, text, reward in zip(numbers, texts, rewards, strict=True)
                 ]
             )
+            if is_asked_to_stop() and numbers[-1] < budget:
+                raise StoppedForNow(numbers[-1], goes_on=True, what="attempt")
         outcome = "solved" if log.is_solved(name, seed) else "not solved"
         print(f"{name}, seed {seed}: {outcome} in {log.num_attempts(name, seed)} attempts ({folder})")
 

@@ -97,6 +97,16 @@ def test_a_run_goes_on_from_its_log_as_if_it_had_not_stopped(tmp_path, template)
     assert [s["max_context_len_exceeded"] for s in summaries] == [True, True]
 
 
+def test_a_run_that_is_asked_to_stop_ends_after_its_turn_and_asks_to_be_started_again(tmp_path, monkeypatch, capsys):
+    question = write_question(tmp_path / "q_01")
+    (tmp_path / "stop").touch()
+    monkeypatch.setenv("VERL_STOP_FILE", str(tmp_path / "stop"))
+    assert run(question, tmp_path, 3) == 75
+    assert "asked to stop after turn 1, which is saved; the same command goes on from there" in capsys.readouterr().err
+    assert run(question, tmp_path, 2) == 0  # the second is the last
+    assert [turn["turn"] for turn in lines(tmp_path / LOG)[1]] == [1, 2]
+
+
 def test_a_log_of_another_job_is_gone_on_with_but_not_with_other_settings(tmp_path, monkeypatch, capsys):
     question = write_question(tmp_path / "q_01")
     monkeypatch.setenv("SLURM_JOB_ID", "77")

@@ -139,6 +139,15 @@ def test_best_of_k_makes_all_attempts_and_goes_on_where_it_was(tmp_path, capsys)
     assert "solved in 40 attempts" in capsys.readouterr().out
 
 
+def test_best_of_k_that_is_asked_to_stop_asks_to_be_started_again(tmp_path, monkeypatch):
+    question = write_question(tmp_path / "q_1", right="False")
+    (tmp_path / "stop").touch()
+    monkeypatch.setenv("VERL_STOP_FILE", str(tmp_path / "stop"))
+    small = "actor_rollout_ref.rollout.max_num_seqs=4"
+    assert [best_of_k.main(arguments(question, tmp_path / "run", 8, small)) for _ in range(2)] == [75, 0]
+    assert [a["attempt"] for a in lines(tmp_path / "run/attempts.jsonl")[1]] == list(range(1, 9))
+
+
 def test_best_of_k_may_stop_when_it_is_solved(tmp_path):
     question = write_question(tmp_path / "q_1", right="'level' in solution_str")
     small = "actor_rollout_ref.rollout.max_num_seqs=4"
