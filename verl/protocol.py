@@ -41,6 +41,8 @@ class Row:
     """Per token; empty when the algorithm uses none."""
     old_log_probs: list[float] = field(default_factory=list)
     """Of the policy before the first update of this batch; empty: the update's own detached values serve."""
+    entropies: list[float] = field(default_factory=list)
+    """Of the policy before the first update, in nats; stay on the driver (`verl.algorithms.high_entropy`)."""
     ref_log_probs: list[float] = field(default_factory=list)
     """Of the frozen reference (KL loss, KL in the reward)."""
     teacher_prompt_ids: list[int] = field(default_factory=list)

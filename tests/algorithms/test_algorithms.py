@@ -111,6 +111,7 @@ ALL = {
     ),
     "vanilla": ("vanilla", {"use_kl_loss": True, "entropy_coeff": 0.01}),
     "gspo": ("gspo", {}),
+    "cispo": ("cispo", {}),
     "sft": ("sft", {}),
 }
 

@@ -44,7 +44,7 @@ class StopAfter(BaseListener):
 
 @pytest.fixture
 def train(tmp_path):
-    def run(schedule, step=0, sampler=None, total=5, before=()):
+    def run(schedule, *overrides, step=0, sampler=None, total=5, before=()):
         """Train on from `step`, with 4 of 10 prompts a step; returns the record of the steps."""
         config = compose_run(
             tmp_path,
@@ -52,6 +52,7 @@ def train(tmp_path):
             "algorithm.rollout_correction.rollout_is=token",
             f"trainer.total_training_steps={total}",
             f"trainer.rollout_schedule={schedule}",
+            *overrides,
         )
         data = load_run_data(config)
         if sampler:
@@ -182,3 +183,21 @@ def test_rows_hold_the_reprompts_of_their_own_samples(train):
     for sample, is_taught in zip(step.samples, tokenizer_sees, strict=True):
         others = [s for s in groups[sample.uid] if s is not sample]
         assert is_taught == (any(s.reward.score for s in others) or bool(sample.reward.feedback))
+
+
+def test_a_policy_gradient_of_the_uncertain_tokens(train, tmp_path):
+    scorer = tmp_path / "by_length.py"
+    scorer.write_text("def compute_score(data_source, solution_str, *_, **__):\n    return float(len(solution_str) % 2)")
+    grpo = (f"custom_reward_function.path={scorer}", "actor_rollout_ref.actor.policy_loss.loss_mode=vanilla")
+    uncertain = "actor_rollout_ref.actor.policy_loss.high_entropy_fraction=0.25"
+    (step,) = train("on_policy", *grpo, uncertain, "actor_rollout_ref.actor.ppo_mini_batch_size=2", total=1).steps
+    (whole,) = train("on_policy", *grpo, total=1).steps
+    assert step.samples == whole.samples and step.metrics["actor/high_entropy_threshold"] > 0
+    kept = changed = 0
+    for row, full in zip(step.rows, whole.rows, strict=True):
+        assert len(row.old_log_probs) == len(row.response_ids) and not full.old_log_probs  # two updates, and one
+        written = [(a, b) for a, b, bit in zip(row.advantages, full.advantages, row.response_mask, strict=True) if bit]
+        assert all(a in (0.0, b) for a, b in written)
+        if full.advantages[0]:
+            kept, changed = kept + sum(a == b for a, b in written), changed + sum(a != b for a, b in written)
+    assert 0 < kept < changed

@@ -95,6 +95,18 @@ def test_log_probs_equal_transformers(path, plain):
         assert found[row.index] == pytest.approx(expected.tolist(), abs=1e-5)
 
 
+def test_entropies_and_log_probs_come_from_one_forward(path, plain):
+    worker = make_actor(make_config(path, loss_mode="vanilla"))
+    found = worker.compute_entropies(MiniBatch([TAUGHT[:3], TAUGHT[3:], []], count_totals(TAUGHT)))
+    log_probs = worker.compute_log_probs(one_batch(TAUGHT), "actor")
+    for row in TAUGHT:
+        ids = torch.tensor([row.prompt_ids + row.response_ids])
+        logits = plain(ids).logits[0, len(row.prompt_ids) - 1 : -1] / TEMPERATURE
+        assert found[row.index][0] == pytest.approx(log_probs[row.index], abs=1e-5)
+        entropies = torch.distributions.Categorical(logits=logits).entropy().tolist()
+        assert found[row.index][1] == pytest.approx(entropies, abs=1e-5)
+
+
 def test_padding_changes_nothing(path):
     worker = make_actor(make_config(path))
     long = Row([1] * 40, [2] * 50, [1] * 50, index=9)

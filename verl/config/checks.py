@@ -140,7 +140,7 @@ def has_teacher(config: PPOConfig) -> bool:
 def uses_advantages(config: PPOConfig) -> bool:
     """What `Algorithm.needs_advantages` will say, without importing torch."""
     actor = config.actor_rollout_ref.actor
-    return actor.policy_loss.loss_mode in ("vanilla", "gspo") or (
+    return actor.policy_loss.loss_mode in ("vanilla", "gspo", "cispo") or (
         actor.policy_loss.loss_mode == "sdpo" and actor.self_distillation.grpo_lambda > 0
     )
 
@@ -149,6 +149,13 @@ def credit(config: PPOConfig) -> list[str]:
     """Whether anything can be learnt from a group of this size."""
     n, distillation = config.actor_rollout_ref.rollout.n, config.actor_rollout_ref.actor.self_distillation
     problems = []
+    policy_loss = config.actor_rollout_ref.actor.policy_loss
+    if policy_loss.high_entropy_fraction is not None and not uses_advantages(config):
+        problems.append(
+            f"{ACTOR}.policy_loss.high_entropy_fraction={policy_loss.high_entropy_fraction}: chooses tokens of a policy"
+            f" gradient, and loss_mode={policy_loss.loss_mode} has none here; set it to null, or take loss_mode=vanilla,"
+            " gspo or cispo, or sdpo with a grpo_lambda"
+        )
     if uses_advantages(config) and n == 1 and config.algorithm.adv_estimator in GROUP_ESTIMATORS:
         problems.append(
             f"{ROLLOUT}.n=1: algorithm.adv_estimator={config.algorithm.adv_estimator} compares the responses to one"

@@ -16,8 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from verl.algorithms.head import Head
-from verl.algorithms.projection import score, student_log_probs
+from verl.algorithms.head import Head, HiddenTerm
+from verl.algorithms.projection import TokenScores, score, student_log_probs
 from verl.checkpoint import Commit
 from verl.config.root import ActorRolloutRefConfig, AlgorithmConfig, TrainerConfig
 from verl.config.slots import engines_sleep
@@ -193,6 +193,26 @@ class ActorWorker(Worker):
 
                 values = iter(model.evaluate(self.place.pack(rows), log_probs).tolist())
                 found |= {row.index: list(islice(values, len(row.response_ids))) for row in rows}
+        return found
+
+    @dispatch(Arguments.SPLIT)
+    def compute_entropies(self, batch: MiniBatch) -> dict[int, tuple[list[float], list[float]]]:
+        """The policy's log-probs of the response tokens, and its entropies where it wrote them, from one forward: both
+        at the rollout temperature, in nats, by `Row.index`."""
+        temperature = self.config.rollout.temperature
+        found: dict[int, tuple[list[float], list[float]]] = {}
+        with self.learner.gathered() as model:
+            for rows in batch.micro_batches:
+                tokens = response_tokens(rows, self.place.device)
+
+                def read(hidden: Tensor, head: Head, ids: Tensor = tokens.ids) -> TokenScores:
+                    return score([HiddenTerm(1.0, hidden, head)], ids, temperature, needs_entropy=True)
+
+                scores = model.evaluate(self.place.pack(rows), read)
+                assert scores.entropy is not None
+                parts = (values.split(tokens.lengths) for values in (scores.log_probs, scores.entropy))
+                for row, log_probs, entropies in zip(rows, *parts, strict=True):
+                    found[row.index] = (log_probs.tolist(), entropies.tolist())
         return found
 
     @dispatch(Arguments.SPLIT)
