@@ -49,6 +49,10 @@ class Row:
     """The reprompted prompt the teacher sees; empty when the sample has no target."""
     index: int = 0
     """Position in the rollout batch: per-row results come back under it, and messages name it."""
+    distillation_weight: float = 1.0
+    """What its self-distillation counts (`self_distillation.pass_rate_weight`)."""
+    is_routed: bool = False
+    """Learnt by the policy gradient alone, and with all its weight (`self_distillation.correct_samples=grpo`)."""
     is_anchor: bool = False
     """A self-anchor (`as_anchor`): enters no loss but the anchor's."""
 

@@ -187,7 +187,7 @@ def test_rows_hold_the_reprompts_of_their_own_samples(train):
 
 def test_a_policy_gradient_of_the_uncertain_tokens(train, tmp_path):
     scorer = tmp_path / "by_length.py"
-    scorer.write_text("def compute_score(data_source, solution_str, *_, **__):\n    return float(len(solution_str) % 2)")
+    scorer.write_text("def compute_score(data_source, text, *_, **__):\n    return float(len(text) % 2)")
     grpo = (f"custom_reward_function.path={scorer}", "actor_rollout_ref.actor.policy_loss.loss_mode=vanilla")
     uncertain = "actor_rollout_ref.actor.policy_loss.high_entropy_fraction=0.25"
     (step,) = train("on_policy", *grpo, uncertain, "actor_rollout_ref.actor.ppo_mini_batch_size=2", total=1).steps

@@ -56,7 +56,15 @@ def test_two_ranks_train_like_one(name, folder, two_ranks):
     assert_same_run(two_ranks[name], run_case(name, folder))
 
 
-PLAIN = ["ema-tied", "trust-region-untied", "lone-taught-row-tied", "anchored-tied", "anchored-trust-region-untied"]
+PLAIN = [
+    "ema-tied",
+    "trust-region-untied",
+    "lone-taught-row-tied",
+    "anchored-tied",
+    "anchored-trust-region-untied",
+    "kl-anchored-untied",
+    "kl-anchored-frozen-tied",
+]
 
 
 @pytest.mark.parametrize("name", PLAIN)

@@ -167,6 +167,25 @@ CASES = {
         2,
         {"model": {"lora_rank": 2, "lora_alpha": 8.0}, "teacher_update_rate": 0.5, "alpha": 1.0, **ANCHOR},
     ),
+    # The frozen model beside a teacher that moves, beside one that does not, and as adapters.
+    "kl-anchored-untied": (
+        False,
+        TAUGHT,
+        1,
+        {"teacher_update_rate": 0.3, "distillation_topk": 5, "kl_anchor_coef": 0.5},
+    ),
+    "kl-anchored-frozen-tied": (
+        True,
+        TAUGHT,
+        2,
+        {"teacher_update_rate": 0.0, "distillation_topk": None, "kl_anchor_coef": 0.5},
+    ),
+    "kl-anchored-lora-tied": (
+        True,
+        TAUGHT,
+        2,
+        {"model": {"lora_rank": 2, "lora_alpha": 8.0}, "teacher_update_rate": 0.5, "kl_anchor_coef": 0.5},
+    ),
     "lora-tied": (True, TAUGHT, 1, {"model": {"lora_rank": 2, "lora_alpha": 8.0}, "teacher_update_rate": 0.5}),
 }
 
@@ -196,6 +215,6 @@ def run_case(name: str, folder: Path, info: RankInfo | None = None, variant: str
     changed, limits, teacher_limits = VARIANTS.get(variant, ({}, cut or size, None))
     options = options | changed | {"model": options.get("model", {}) | changed.get("model", {})}
     worker = make_actor(make_config(str(folder / ("tied" if is_tied else "untied")), **options), info)
-    if options.get("loss_mode") == "vanilla":
+    if worker.learner.algorithm.needs_reference:
         rows = with_reference(worker, rows)
     return train(worker, rows, limits, teacher_limits)

@@ -76,9 +76,9 @@ def cispo_token_losses(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """CISPO's loss of every token (MiniMax-M1, arXiv 2506.13585, equations 4 and 5); all tensors [B, T].
 
-    With r = exp(log_probs - old): -stopgrad(clip(r, 1 - low, 1 + high)) A log_probs. A ratio beyond the bounds only stops
-    growing: unlike in PPO its token keeps a gradient. The paper tunes `clip_ratio_high` and has no lower bound, which is
-    `clip_ratio_low=1`.
+    With r = exp(log_probs - old): -stopgrad(clip(r, 1 - low, 1 + high)) A log_probs. A ratio beyond the bounds only
+    stops growing: unlike in PPO its token keeps a gradient. The paper tunes `clip_ratio_high` and has no lower bound,
+    which is `clip_ratio_low=1`.
     """
     log_ratio = (log_probs - old_log_probs).detach()
     ratio = importance_ratio(log_ratio)

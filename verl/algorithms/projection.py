@@ -79,9 +79,7 @@ class TokenScores:
 
 
 @torch.no_grad()
-def score(
-    terms: Sequence[HiddenTerm], ids: Tensor, temperature: float, needs_entropy: bool = False
-) -> TokenScores:
+def score(terms: Sequence[HiddenTerm], ids: Tensor, temperature: float, needs_entropy: bool = False) -> TokenScores:
     """How likely a model finds tokens.
 
     Args:

@@ -44,6 +44,7 @@ from verl.trainer.sampling import Batch, derive_seed
 from verl.trainer.schedule import Schedule
 from verl.trainer.teacher_checks import TeacherChecks
 from verl.trainer.watchdog import watchdog
+from verl.trainer.weigh_rows import weigh_rows
 from verl.trainer.writing import Source, Writing
 from verl.types import Sample
 
@@ -198,7 +199,9 @@ class RLTrainer:
             return make_rows(batch.samples, None), {}
         settings = self.config.actor_rollout_ref.actor.self_distillation
         reprompts = count_reprompts(batch.samples, batch.reprompts, settings)
-        return make_rows(batch.samples, reprompts.teacher_prompt_ids), reprompts.metrics
+        rows = make_rows(batch.samples, reprompts.teacher_prompt_ids)
+        rows, weight_metrics = weigh_rows(rows, batch.samples, settings)
+        return rows, reprompts.metrics | weight_metrics
 
     def add_log_probs(self, rows: list[Row]) -> list[Row]:
         """Add old and reference log-probs where something will use them.
@@ -211,13 +214,13 @@ class RLTrainer:
         elif self.uses_old_log_probs:
             old = self.log_probs(rows, "actor")
             rows = [replace(row, old_log_probs=old[row.index]) for row in rows]
-        if config.actor_rollout_ref.actor.use_kl_loss or config.algorithm.use_kl_in_reward:
+        if self.algorithm.needs_reference:
             ref = self.log_probs(rows, "ref")
             rows = [replace(row, ref_log_probs=ref[row.index]) for row in rows]
         return rows
 
     def add_entropies(self, rows: list[Row]) -> list[Row]:
-        """Add the policy's entropies, and its log-probs, which the same forward gives, where something will use them."""
+        """Add the policy's entropies and, where something will use them, the log-probs of the same forward."""
         found: dict[int, tuple[list[float], list[float]]] = {}
         for part in self.roles.actor.compute_entropies(self.plan_forwards(rows, "actor")):
             found |= part
