@@ -95,6 +95,13 @@ def test_log_probs_equal_transformers(path, plain):
         assert found[row.index] == pytest.approx(expected.tolist(), abs=1e-5)
 
 
+def test_the_seed_reaches_what_is_random_in_the_model(path):
+    first, again, other = (
+        teacher_of(make_actor(make_config(path, model={"lora_rank": 2}), seed=seed)) for seed in (1, 1, 2)
+    )
+    assert is_equal(first, again) and not is_equal(first, other)
+
+
 def test_entropies_and_log_probs_come_from_one_forward(path, plain):
     worker = make_actor(make_config(path, loss_mode="vanilla"))
     found = worker.compute_entropies(MiniBatch([TAUGHT[:3], TAUGHT[3:], []], count_totals(TAUGHT)))

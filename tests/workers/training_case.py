@@ -80,8 +80,10 @@ def make_config(
     )
 
 
-def make_actor(config: ActorRolloutRefConfig, info: RankInfo | None = None, device: str = "cpu") -> ActorWorker:
-    trainer = TrainerConfig(device=device, n_gpus_per_node=1 if info is None else info.world_size)
+def make_actor(
+    config: ActorRolloutRefConfig, info: RankInfo | None = None, device: str = "cpu", seed: int = 1
+) -> ActorWorker:
+    trainer = TrainerConfig(device=device, n_gpus_per_node=1 if info is None else info.world_size, seed=seed)
     worker = make_worker(ActorWorker, info or RankInfo(), config, AlgorithmConfig(), trainer, 4)
     worker.setup()
     return worker

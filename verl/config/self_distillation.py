@@ -125,6 +125,16 @@ class SelfDistillationConfig(Node):
                 f"alpha={self.alpha}: the sampled-token loss (full_logit_distillation=False) exists only for alpha=1.0;"
                 " set alpha=1.0 or full_logit_distillation=True"
             )
+        if self.credit != "logit" and self.full_logit_distillation and self.alpha != 1.0:
+            problems.append(
+                f"alpha={self.alpha}: credit={self.credit} estimates KL(student || teacher) from the sampled tokens, so"
+                " it exists only for alpha=1.0; set alpha=1.0 or credit=logit"
+            )
+        if self.advantage_clip is not None and self.credit == "logit" and self.full_logit_distillation:
+            problems.append(
+                f"advantage_clip={self.advantage_clip}: bounds the advantage of sampled tokens, and credit=logit has"
+                " none; set credit to token or sequence, or advantage_clip to null"
+            )
         if self.teacher_anchor_coef > 0 and (self.credit != "logit" or not self.full_logit_distillation):
             problems.append(
                 f"teacher_anchor_coef={self.teacher_anchor_coef}: the self-anchor compares distributions, because the"
