@@ -55,6 +55,8 @@ class Row:
     """Learnt by the policy gradient alone, and with all its weight (`self_distillation.correct_samples=grpo`)."""
     is_anchor: bool = False
     """A self-anchor (`as_anchor`): enters no loss but the anchor's."""
+    loss_rank: int = 0
+    """Which of the ranks that run its forward together computes its part of the loss."""
 
     @property
     def is_taught(self) -> bool:
@@ -281,9 +283,11 @@ def plan_mini_batch(
 ) -> list[MiniBatch]:
     """Cut one mini-batch into one `MiniBatch` for each rank. Deterministic.
 
+    Ranks that run their forwards together (`limits.num_ranks` neighbours) get the same part.
+
     Args:
         rows: all rows of the optimizer step.
-        world_size: number of data-parallel ranks.
+        world_size: number of ranks; a multiple of `limits.num_ranks`.
         limits: of the student's forwards; None packs all rows of a rank into one.
         teacher_limits: of the teacher's; None plans no teacher.
         is_balanced: spread rows by cost; otherwise in order, in contiguous parts.
@@ -292,16 +296,38 @@ def plan_mini_batch(
             row stays on the rank of its original, where the teacher's hidden states for it are.
     """
     limits = limits or ForwardLimits()
+    num_parts = world_size // limits.num_ranks
     used = [row for row in rows if keep_untaught or row.is_taught]
     if is_balanced:
-        parts = _assign(used, world_size, limits, teacher_limits is not None, anchored)
+        parts = _assign(used, num_parts, limits, teacher_limits is not None, anchored)
     else:
-        bounds = [len(used) * rank // world_size for rank in range(world_size + 1)]
-        parts = [used[bounds[rank] : bounds[rank + 1]] for rank in range(world_size)]
+        bounds = [len(used) * part // num_parts for part in range(num_parts + 1)]
+        parts = [used[bounds[part] : bounds[part + 1]] for part in range(num_parts)]
     micro_batches = _cut_alike([[*part, *_anchors(part, anchored)] for part in parts], limits, for_teacher=False)
+    if limits.num_ranks > 1:
+        micro_batches = [_with_loss_ranks(part, limits.num_ranks) for part in micro_batches]
+        parts = [[row for rows in part for row in rows if not row.is_anchor] for part in micro_batches]
     teacher_packs: list[list[list[Row]]] = [[] for _ in parts]
     if teacher_limits is not None:
         taught = [[row for row in part if row.is_taught] for part in parts]
         teacher_packs = _cut_alike(taught, teacher_limits, for_teacher=True)
     totals = count_totals(rows, anchored)
-    return [MiniBatch(own, totals, packs) for own, packs in zip(micro_batches, teacher_packs, strict=True)]
+    plan = [MiniBatch(own, totals, packs) for own, packs in zip(micro_batches, teacher_packs, strict=True)]
+    return [part for part in plan for _ in range(limits.num_ranks)]
+
+
+def _with_loss_ranks(micro_batches: Sequence[Sequence[Row]], num_ranks: int) -> list[list[Row]]:
+    """The rows of forwards of several ranks, each with the rank that computes its loss: response tokens balanced.
+
+    An anchor's rank is its original's, which keeps the teacher's hidden states for both.
+    """
+    originals = [_balanced([row for row in rows if not row.is_anchor], num_ranks) for rows in micro_batches]
+    ranks = {row.index: row.loss_rank for rows in originals for row in rows}
+    anchors = [[replace(row, loss_rank=ranks[row.index]) for row in rows if row.is_anchor] for rows in micro_batches]
+    return [[*rows, *held] for rows, held in zip(originals, anchors, strict=True)]
+
+
+def _balanced(rows: Sequence[Row], num_ranks: int) -> list[Row]:
+    bins = balance([len(row.response_ids) for row in rows], num_ranks)
+    ranks = {index: rank for rank, members in enumerate(bins) for index in members}
+    return [replace(row, loss_rank=ranks[index]) for index, row in enumerate(rows)]

@@ -76,6 +76,21 @@ def test_a_frozen_model_beside_a_moving_teacher_is_a_copy_more(one, overrides, c
     assert sizes.get("frozen model", 0) == copies * shape.num_params * 2 / 4  # bf16
 
 
+def test_copies_and_shared_forwards_by_hand(one):
+    """On 4 ranks, 2 for a copy and 2 at a forward: half of the weights, and half of a micro-batch's tokens, each."""
+    actor = "actor_rollout_ref.actor"
+    batch = [f"{actor}.use_dynamic_bsz=False", f"{actor}.ppo_micro_batch_size_per_gpu=1"]
+    batch += ["data.max_prompt_length=100", "data.max_response_length=301"]
+    shape = shape_of(SIZES | {"model_type": "llama"})
+    plain, shared = (
+        {row.name: row.size for row in estimate(one("sdpo", *batch, *more), shape, on_gpu=True, gpu_bytes=None)}
+        for more in ([], [f"{actor}.fsdp_config.fsdp_size=2", f"{actor}.ulysses_sequence_parallel_size=2"])
+    )
+    assert shared["weights"] == 2 * plain["weights"] == shape.num_params * 4 / 2
+    assert (plain["activations"], shared["activations"]) == (401 * 2 * 64 * 2, 201 * 2 * 64 * 2)
+    assert shared["logits"] == plain["logits"]  # the only row's loss is computed by one of the two
+
+
 def test_logits_of_a_small_gpu_are_a_quarter_of_it(one):
     shape = shape_of(SIZES | {"model_type": "llama", "vocab_size": 100_000})
     sizes = {row.name: row.size for row in estimate(one("sdpo"), shape, on_gpu=True, gpu_bytes=16 * 10**8)}

@@ -37,7 +37,7 @@ def test_everything_wrong_is_told_at_once(problems):
         f"{ACTOR}.policy_loss.loss_mode=spdo",
         "data.train_batch_size=33",
         "trainer.device=tpu",
-        f"{ACTOR}.ulysses_sequence_parallel_size=2",
+        f"{ACTOR}.ulysses_sequence_parallel_size=3",
     )
     assert len(found) == 6, found
     for key in ("trian_files", "alpha=2", "'sdpo'", "ppo_mini_batch_size=32", "trainer.device=tpu", "ulysses"):
@@ -83,6 +83,33 @@ def test_a_wrong_value_does_not_cause_a_second_sentence(problems):
         ([f"{REF}.log_prob_use_dynamic_bsz=True", f"{REF}.log_prob_max_token_len_per_gpu=16384"], ["16384", "18432"]),
         ([f"{ROLLOUT}.log_prob_use_dynamic_bsz=True", f"{ROLLOUT}.log_prob_max_token_len_per_gpu=99"], ["99", "10240"]),
         ([f"{ACTOR}.ppo_mini_batch_size=1", f"{ROLLOUT}.n=2"], ["1 prompts x 2 responses", "4 ranks"]),
+        ([f"{ACTOR}.fsdp_config.fsdp_size=3"], ["fsdp_size=3", "4 ranks", "-1 (all), 1, 2, 4"]),
+        ([f"{ACTOR}.fsdp_config.fsdp_size=0"], ["fsdp_size=0", "at least 1, or -1"]),
+        ([f"{ACTOR}.ulysses_sequence_parallel_size=3"], ["size=3", "4 ranks", "1, 2, 4"]),
+        (
+            [f"{ACTOR}.ulysses_sequence_parallel_size=2", "actor_rollout_ref.model.use_remove_padding=False"],
+            ["size=2", "packed", "use_remove_padding=True"],
+        ),
+        (
+            [
+                f"{ACTOR}.ulysses_sequence_parallel_size=8",
+                "trainer.nnodes=2",
+                "actor_rollout_ref.model.path=recipes/embedded/model",
+                "data.max_prompt_length=32",
+                "data.max_response_length=32",
+                f"{DISTILLATION}.max_reprompt_len=32",
+            ],
+            ["size=8", "4 attention heads of recipes/embedded/model", "1, 2, 4"],
+        ),
+        (
+            [
+                f"{ACTOR}.use_dynamic_bsz=True",
+                f"{ACTOR}.ppo_max_token_len_per_gpu=5000",
+                f"{ACTOR}.ulysses_sequence_parallel_size=2",
+                f"{REF}.log_prob_max_token_len_per_gpu=10000",
+            ],
+            ["ppo_max_token_len_per_gpu=5000: times the 2 ranks of a forward does not hold", "10240"],
+        ),
         (["trainer.resume_mode=resume_path"], ["resume_from_path"]),
         (
             ["trainer.rollout_schedule=one_step_off", "algorithm.rollout_correction.rollout_is=null"],

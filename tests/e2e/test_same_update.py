@@ -1,8 +1,11 @@
-"""One SDPO update is the same computation everywhere: Ray with 1 and 2 ranks, the in-process double, the recipe.
+"""One SDPO update is the same computation everywhere: Ray with 1 and 2 ranks, each with its rows or both with
+all of them, the in-process double, the recipe.
 
 Gradients are read off the weights: AdamW's first step with lr 1, eps 1 and no decay moves a weight by -g / (|g| + 1),
 which gives g back.
 """
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +15,7 @@ from whole_runs import ROOT
 
 from recipes.minimal_sdpo import pad, response_logits, sdpo_loss
 from verl.config import ActorConfig, ActorRolloutRefConfig, OptimConfig, PolicyLossConfig, SelfDistillationConfig
-from verl.config.actor import ModelConfig
+from verl.config.actor import FSDPConfig, ModelConfig
 from verl.config.forwards import ForwardLimits
 from verl.config.root import AlgorithmConfig, TrainerConfig
 from verl.protocol import Row, mean_metrics, plan_mini_batch
@@ -51,10 +54,11 @@ def arguments():
     return config, AlgorithmConfig(), TrainerConfig(device="cpu", n_gpus_per_node=2), 10
 
 
-def update(group, micro_batch_size, folder):
+def update(group, micro_batch_size, folder, together=1):
     """Loss and gradients of one update on `rows()`."""
     group.setup()
-    parts = plan_mini_batch(rows(), group.world_size, ForwardLimits(micro_batch_size), ForwardLimits())
+    limits = (ForwardLimits(size, num_ranks=together) for size in (micro_batch_size, None))
+    parts = plan_mini_batch(rows(), group.world_size, *limits)
     metrics = mean_metrics(group.update_policy([[part] for part in parts]))
     group.export_huggingface(str(folder))
     group.shutdown()
@@ -84,6 +88,11 @@ def test_recipe_double_and_ray_compute_the_same(arguments, tmp_path, ray_runtime
             "actor", ActorWorker, arguments, num_ranks=num_ranks, pool=pool, seats=in_order(num_ranks, 2)
         )
         assert_same(update(group, micro_batch_size, tmp_path / f"ray{num_ranks}"), local)
+    roles, *others = arguments
+    actor = replace(roles.actor, ulysses_sequence_parallel_size=2, fsdp_config=FSDPConfig(fsdp_size=1))
+    shared = (replace(roles, actor=actor), *others)
+    group = RayWorkerGroup("actor", ActorWorker, shared, num_ranks=2, pool=pool)
+    assert_same(update(group, 3, tmp_path / "together", together=2), local)
     pool.release()
 
 

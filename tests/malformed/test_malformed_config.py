@@ -76,6 +76,9 @@ BETWEEN = [
     ("trainer.resume_from_path=/nope/s", "is used with resume_mode=resume_path only"),
     ("custom_reward_function.name=mine", "custom_reward_function.path=null: names no file", "name=mine"),
     (f"{MODEL}.lora_rank=8 {MODEL}.target_modules=[]", "lora_rank=8 needs modules; take all-linear"),
+    (f"{ACTOR}.fsdp_config.fsdp_size=3", "fsdp_size=3: must divide the 4 ranks", "Allowed here: -1 (all), 1, 2, 4"),
+    (f"{ACTOR}.ulysses_sequence_parallel_size=3", "=3: must divide the 4 ranks", "Allowed here: 1, 2, 4"),
+    (f"{ACTOR}.ulysses_sequence_parallel_size=2 {MODEL}.use_remove_padding=False", "model.use_remove_padding=True"),
     (f"{ACTOR}.checkpoint.save_contents=[model]", "because a run resumes from it"),
 ]
 TEMPLATES = [

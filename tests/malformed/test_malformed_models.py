@@ -221,3 +221,11 @@ def test_settings_that_do_not_fit_the_model_end_the_start(folder, name, monkeypa
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable is read on import
     settings, *words = SETTINGS[name]
     check(start(arguments(folder, *[f"{MODEL_KEY}.{setting}" for setting in settings]), begin), 1, words)
+
+
+def test_heads_of_a_teacher_that_cannot_be_spread_over_ranks_end_the_start(folder):
+    teacher = copy(folder, "three heads")
+    edit(CONFIG, num_attention_heads=3, num_key_value_heads=1)(teacher)
+    more = ["trainer.n_gpus_per_node=2", "actor_rollout_ref.actor.ulysses_sequence_parallel_size=2"]
+    line = arguments(folder, *more, f"actor_rollout_ref.ref.model.path={teacher}")
+    check(start(line, begin), 1, [f"size=2: must divide the 3 attention heads of {teacher}"])

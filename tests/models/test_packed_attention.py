@@ -1,8 +1,5 @@
 """Packed, with and without shared beginnings, and padded forwards against each row alone through the model."""
 
-import sys
-import types
-
 import pytest
 import torch
 from tiny_lms import SIZES, alone, gradients, readout, rows_of_all_kinds, tiny
@@ -25,35 +22,6 @@ WAYS = {
     "packed, varlen": ("packed_varlen", {"share_prefixes": False}),
     "padded": ("sdpa", {"remove_padding": False}),
 }
-
-
-def plain_varlen(q, k, v, q_starts, k_starts, max_q, max_k, softmax_scale, causal, window_size):
-    """flash-attn's `flash_attn_varlen_func` as its documentation defines it, one sequence and one head at a time."""
-    assert causal and q_starts.dtype == k_starts.dtype == torch.int32
-    lengths = q_starts.diff().tolist(), k_starts.diff().tolist()
-    assert (max(lengths[0]), max(lengths[1])) == (max_q, max_k)
-    outputs = []
-    for queries, keys, values in zip(q.split(lengths[0]), k.split(lengths[1]), v.split(lengths[1]), strict=True):
-        # Aligned to the bottom right: the last query sees the last key.
-        here = torch.arange(len(queries))[:, None] + len(keys) - len(queries)
-        there = torch.arange(len(keys))[None]
-        seen = there <= here
-        if window_size[0] >= 0:
-            seen &= there >= here - window_size[0]
-        heads = []
-        for head in range(q.shape[1]):
-            own = head // (q.shape[1] // k.shape[1])
-            scores = (queries[:, head] @ keys[:, own].T * softmax_scale).masked_fill(~seen, -torch.inf)
-            heads.append(scores.softmax(dim=-1) @ values[:, own])
-        outputs.append(torch.stack(heads, dim=1))
-    return torch.cat(outputs)
-
-
-@pytest.fixture
-def flash_attn(monkeypatch):
-    module = types.ModuleType("flash_attn")
-    module.flash_attn_varlen_func = plain_varlen
-    monkeypatch.setitem(sys.modules, "flash_attn", module)
 
 
 def run(lm, rows, **options):

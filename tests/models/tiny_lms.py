@@ -30,11 +30,13 @@ FAMILIES = {
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES, tie_word_embeddings=True)),
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
     "mistral": lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=WINDOW)),
+    "one key head": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES | {"num_key_value_heads": 1})),
     "gemma2": lambda: Gemma2ForCausalLM(
         Gemma2Config(**SIZES, attn_logit_softcapping=None, final_logit_softcapping=2.0, sliding_window=WINDOW)
     ),
 }
-"""Heads that share keys, all of them; a window shorter than rows; a window in every other layer and a soft cap."""
+"""Heads that share keys, all of them; a window shorter than rows; a single head of keys; a window in every other layer
+and a soft cap."""
 
 
 def tiny(family: str, attention: str):
@@ -80,3 +82,25 @@ def readout(hidden: torch.Tensor) -> torch.Tensor:
 
 def gradients(model) -> dict[str, torch.Tensor]:
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def plain_varlen(q, k, v, q_starts, k_starts, max_q, max_k, softmax_scale, causal, window_size):
+    """flash-attn's `flash_attn_varlen_func` as its documentation defines it, one sequence and one head at a time."""
+    assert causal and q_starts.dtype == k_starts.dtype == torch.int32
+    lengths = q_starts.diff().tolist(), k_starts.diff().tolist()
+    assert (max(lengths[0]), max(lengths[1])) == (max_q, max_k)
+    outputs = []
+    for queries, keys, values in zip(q.split(lengths[0]), k.split(lengths[1]), v.split(lengths[1]), strict=True):
+        # Aligned to the bottom right: the last query sees the last key.
+        here = torch.arange(len(queries))[:, None] + len(keys) - len(queries)
+        there = torch.arange(len(keys))[None]
+        seen = there <= here
+        if window_size[0] >= 0:
+            seen &= there >= here - window_size[0]
+        heads = []
+        for head in range(q.shape[1]):
+            own = head // (q.shape[1] // k.shape[1])
+            scores = (queries[:, head] @ keys[:, own].T * softmax_scale).masked_fill(~seen, -torch.inf)
+            heads.append(scores.softmax(dim=-1) @ values[:, own])
+        outputs.append(torch.stack(heads, dim=1))
+    return torch.cat(outputs)

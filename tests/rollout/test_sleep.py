@@ -39,7 +39,7 @@ def test_a_sleeping_engine_leaves_the_gpu_and_serves_what_it_is_given_next(spec_
             engine.wake("weights")
             engine.load_weights(weights_of(model), version)
             engine.wake("kv_cache")
-            assert engine.log_probs(PROBE) == pytest.approx(true_log_probs(model, PROBE[:1], PROBE[1:]), abs=1e-3)
+            assert engine.log_probs(PROBE) == pytest.approx(true_log_probs(model, PROBE[:1], PROBE[1:]), abs=1e-2)
             awake = torch.cuda.mem_get_info()[0]
             engine.sleep()
             assert torch.cuda.mem_get_info()[0] - awake > 0.3 * torch.cuda.mem_get_info()[1]  # of its half

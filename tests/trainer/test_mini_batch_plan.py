@@ -1,6 +1,7 @@
 """The plan of a mini-batch: what every rank must agree on, on random batches and on small ones."""
 
 import random
+from dataclasses import replace
 from itertools import chain
 
 import pytest
@@ -179,3 +180,24 @@ def test_unbalanced_keeps_the_order_of_rows():
     rows = [Row([i], [2], [1], index=i) for i in range(5)]
     plan = plan_mini_batch(rows, 2, ForwardLimits(1), is_balanced=False)
     assert [sorted(chain(*index_lists(part.micro_batches))) for part in plan] == [[0, 1], [2, 3, 4]]
+
+
+@pytest.mark.parametrize("limits", [ForwardLimits(2, num_ranks=2), ForwardLimits(max_tokens=60, num_ranks=2)])
+def test_ranks_that_run_forwards_together_get_the_same_rows_and_a_share_of_the_loss(limits):
+    rows = make_rows(3)
+    plan = plan_mini_batch(rows, 4, limits, ForwardLimits(num_ranks=2))
+    assert plan[0] == plan[1] and plan[2] == plan[3]
+    alone = plan_mini_batch(rows, 2, replace(limits, num_ranks=1), ForwardLimits())
+    for together, single in zip(plan[::2], alone, strict=True):
+        assert index_lists(together.micro_batches) == index_lists(single.micro_batches)
+        assert sorted(chain(*index_lists(together.teacher_packs))) == sorted(chain(*index_lists(single.teacher_packs)))
+        ranks = {row.index: row.loss_rank for row in chain(*together.micro_batches)}
+        assert all(ranks[row.index] == row.loss_rank for row in chain(*together.teacher_packs))
+
+
+def test_response_tokens_of_a_forward_are_shared_out_evenly():
+    rows = [Row([1], [2] * n, [1] * n, index=i) for i, n in enumerate((8, 2, 3, 3))]
+    (first, second) = plan_mini_batch(rows, 2, ForwardLimits(num_ranks=2))
+    (forward,) = first.micro_batches
+    assert {row.index: row.loss_rank for row in forward} == {0: 0, 1: 1, 2: 1, 3: 1}
+    assert second == first

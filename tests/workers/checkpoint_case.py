@@ -12,8 +12,8 @@ from verl.single_controller import RankInfo
 from verl.workers.actor import ActorWorker
 
 
-def new_actor(folder: Path, info: RankInfo | None = None) -> ActorWorker:
-    return make_actor(make_config(str(folder / "tied"), teacher_update_rate=0.3), info)
+def new_actor(folder: Path, info: RankInfo | None = None, fsdp_size: int = -1) -> ActorWorker:
+    return make_actor(make_config(str(folder / "tied"), teacher_update_rate=0.3, fsdp_size=fsdp_size), info)
 
 
 def train_on(worker: ActorWorker) -> None:
@@ -41,9 +41,9 @@ def draws(worker: ActorWorker) -> list[float]:
     return torch.rand(3).tolist()
 
 
-def save_and_go_on(folder: Path, name: str, info: RankInfo | None = None) -> dict:
+def save_and_go_on(folder: Path, name: str, info: RankInfo | None = None, fsdp_size: int = -1) -> dict:
     """Save in the background, and move every tensor at once: what is written must be the state of the call."""
-    worker = new_actor(folder, info)
+    worker = new_actor(folder, info, fsdp_size)
     train_on(worker)
     torch.manual_seed(40 + worker.place.rank)
     partial = folder / name / "global_step_1.tmp"
@@ -56,19 +56,19 @@ def save_and_go_on(folder: Path, name: str, info: RankInfo | None = None) -> dic
     return found
 
 
-def resume_and_go_on(folder: Path, name: str, info: RankInfo | None = None) -> dict:
-    worker = new_actor(folder, info)
+def resume_and_go_on(folder: Path, name: str, info: RankInfo | None = None, fsdp_size: int = -1) -> dict:
+    worker = new_actor(folder, info, fsdp_size)
     worker.load_checkpoint(str(folder / name / "global_step_1" / "actor"))
     found = {"draws": draws(worker), "at": everything(worker)}
     train_on(worker)
     return found | {"after": everything(worker)}
 
 
-def state_at_save(folder: Path, info: RankInfo | None = None) -> dict:
-    """What `save_and_go_on` saves."""
-    worker = new_actor(folder, info)
+def state_at_save(folder: Path, info: RankInfo | None = None, fsdp_size: int = -1) -> dict:
+    """What `save_and_go_on` saves, and how many bytes this rank's part of it is said to have."""
+    worker = new_actor(folder, info, fsdp_size)
     train_on(worker)
-    return everything(worker)
+    return everything(worker) | {"bytes": worker.checkpoint_bytes()}
 
 
 if __name__ == "__main__":
@@ -79,5 +79,9 @@ if __name__ == "__main__":
         "saved by two": save_and_go_on(folder, "two", info),
         "two to two": resume_and_go_on(folder, "two", info),
         "one to two": resume_and_go_on(folder, "one", info),
+        "at, copied": state_at_save(folder, info, fsdp_size=1),
+        "saved by copies": save_and_go_on(folder, "copies", info, fsdp_size=1),
+        "copies to shards": resume_and_go_on(folder, "copies", info),
+        "shards to copies": resume_and_go_on(folder, "two", info, fsdp_size=1),
     }
     torch.save(results, folder / f"results-{rank}.pt")

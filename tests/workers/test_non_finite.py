@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from rank_processes import run_ranks
-from spoilt_case import PLACE, SPOILT, run_healthy, run_poisoned_weights, run_spoilt
+from spoilt_case import PLACE, SHARED, SPOILT, run_healthy, run_poisoned_weights, run_spoilt
 from training_case import TAUGHT, save_tiny
 
 from verl.workers.finite import NonFinite
@@ -64,6 +64,16 @@ def test_the_sample_is_named(name, ranks):
     assert found == ([NonFinite(PLACE, what)] if what else [])
 
 
+@pytest.mark.parametrize("name", SHARED)
+def test_ranks_that_share_forwards_and_copy_weights_skip_together(name, two_ranks):
+    for rank in two_ranks:
+        found = rank[f"{name}, shared"]
+        assert_equal(found["after"], found["before"])
+        assert [result.outcome for result in found["results"]] == [Outcome.NOT_FINITE]
+    found = [f for rank in two_ranks for result in rank[f"{name}, shared"]["results"] for f in result.non_finite]
+    assert found == ([NonFinite(PLACE, SPOILT[name][1])] if SPOILT[name][1] else [])
+
+
 def test_nan_where_the_policy_wrote_nothing_is_harmless(ranks):
     for rank in ranks:
         assert [result.outcome for result in rank["healthy"]["results"]] == [Outcome.DONE]
@@ -73,9 +83,16 @@ def test_nan_where_the_policy_wrote_nothing_is_harmless(ranks):
     ("of", "what"), [("student", "the student's log-probs"), ("teacher", "the teacher's hidden states")]
 )
 def test_spoilt_weights_name_every_sample_they_touch(of, what, ranks):
+    assert_touched(of, what, [rank[of] for rank in ranks])
+    if len(ranks) == 2:
+        assert_touched(of, what, [rank[f"{of}, shared"] for rank in ranks])
+
+
+def assert_touched(of, what, ranks):
     for rank in ranks:
-        assert_equal(rank[of]["after"], rank[of]["before"])
-    touched = {row.index for row in TAUGHT if of == "student" or row.is_taught}
+        assert_equal(rank["after"], rank["before"])
+    touched = [row.index for row in TAUGHT if of == "student" or row.is_taught]
     for number in (0, 1):
-        found = {finding for rank in ranks for finding in rank[of]["results"][number].non_finite}
-        assert found == {NonFinite(index, what) for index in touched}
+        found = [finding for rank in ranks for finding in rank["results"][number].non_finite]
+        assert sorted(finding.index for finding in found) == touched
+        assert {finding.what for finding in found} == {what}

@@ -8,9 +8,11 @@ from plain_training import plain_training
 from rank_processes import run_ranks
 from training_case import (
     CASES,
+    SPLIT_CASES,
     TAUGHT,
     VARIANTS,
     VARIED,
+    ask,
     make_actor,
     make_config,
     part,
@@ -31,10 +33,23 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def whole(folder):
+    """Results of one rank."""
+    return {name: run_case(name, folder) for name in CASES}
+
+
+@pytest.fixture(scope="module")
 def two_ranks(folder):
     """Results of rank 0 of two."""
     run_ranks(Path(__file__).with_name("two_ranks.py"), folder)
     return torch.load(folder / "results.pt")
+
+
+@pytest.fixture(scope="module")
+def four_ranks(folder):
+    """Results of the last rank of four."""
+    run_ranks(Path(__file__).with_name("four_ranks.py"), folder, 4)
+    return torch.load(folder / "four.pt")
 
 
 def assert_close(found, expected):
@@ -52,8 +67,28 @@ def assert_same_run(found, expected):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_two_ranks_train_like_one(name, folder, two_ranks):
-    assert_same_run(two_ranks[name], run_case(name, folder))
+def test_two_ranks_train_like_one(name, whole, two_ranks):
+    assert_same_run(two_ranks[name], whole[name])
+
+
+@pytest.mark.parametrize(("name", "split"), SPLIT_CASES)
+def test_ranks_that_share_forwards_or_copy_weights_train_like_one(name, split, whole, two_ranks):
+    assert_same_run(two_ranks[name, split], whole[name])
+
+
+@pytest.mark.parametrize("name", ["trust-region-untied", "gspo-entropy-untied"])
+def test_two_pairs_of_ranks_with_a_copy_each_train_like_one(name, whole, four_ranks):
+    assert_same_run(four_ranks[name], whole[name])
+
+
+def test_ranks_that_share_forwards_answer_like_one(folder, two_ranks):
+    found, expected = two_ranks["asked"], ask(folder)
+    assert found["probe"] == pytest.approx(expected["probe"], rel=1e-4)
+    for index, values in expected["log-probs"].items():
+        assert found["log-probs"][index] == pytest.approx(values, rel=1e-4)
+    for index, (is_best, value) in expected["match"].items():
+        assert found["match"][index] == (is_best, pytest.approx(value, rel=1e-4))
+    assert [found[name].keys() for name in ("log-probs", "match")] == [{0, 1, 2, 3, 4}, {0, 2, 3}]
 
 
 PLAIN = [
@@ -86,17 +121,11 @@ def test_the_cut_into_micro_batches_changes_nothing(name, cut, folder):
     assert_same_run(cut, whole)
 
 
-@pytest.fixture(scope="module")
-def alone(folder):
-    """Results of one rank, of the cases that are computed in other ways too."""
-    return {name: run_case(name, folder) for name in VARIED}
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", VARIED)
-def test_packing_gathering_and_the_teachers_cut_change_nothing(name, variant, folder, alone, two_ranks):
-    assert_same_run(run_case(name, folder, variant=variant), alone[name])
-    assert_same_run(two_ranks[name, variant], alone[name])
+def test_packing_gathering_and_the_teachers_cut_change_nothing(name, variant, folder, whole, two_ranks):
+    assert_same_run(run_case(name, folder, variant=variant), whole[name])
+    assert_same_run(two_ranks[name, variant], whole[name])
 
 
 def test_two_rank_checkpoint_goes_on_with_one_rank(folder, two_ranks):

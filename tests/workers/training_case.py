@@ -1,5 +1,7 @@
 """A tiny random Qwen3, rows of every kind, and configurations: what the training tests run, on one rank or on two."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,7 +13,7 @@ from verl.config.forwards import ForwardLimits
 from verl.config.root import AlgorithmConfig, TrainerConfig
 from verl.config.self_distillation import SelfDistillationConfig
 from verl.models.full_weights import full_tensor, full_weights
-from verl.protocol import MiniBatch, Row, count_totals, mean_metrics, plan_mini_batch
+from verl.protocol import MiniBatch, Row, mean_metrics, plan_mini_batch
 from verl.single_controller import RankInfo
 from verl.single_controller.worker import make_worker
 from verl.trainer.assemble import choose_anchors
@@ -63,6 +65,8 @@ def make_config(
     model: dict | None = None,
     share_prefixes: bool = True,
     reshards: bool = True,
+    fsdp_size: int = -1,
+    actor: dict | None = None,
     **options,
 ) -> ActorRolloutRefConfig:
     """`options` go to self_distillation. The large eps makes AdamW smooth, so that rounding stays rounding."""
@@ -72,9 +76,10 @@ def make_config(
             policy_loss=PolicyLossConfig(loss_mode=loss_mode),
             optim=OptimConfig(lr=0.3, eps=0.1, weight_decay=0.01, lr_warmup_steps=2, lr_scheduler_type="cosine"),
             self_distillation=SelfDistillationConfig(**options),
-            use_kl_loss=loss_mode == "vanilla",
-            fsdp_config=FSDPConfig(compute_dtype="fp32", reshard_after_forward=reshards),
+            use_kl_loss=loss_mode in ("vanilla", "gspo"),
+            fsdp_config=FSDPConfig(compute_dtype="fp32", reshard_after_forward=reshards, fsdp_size=fsdp_size),
             use_prefix_grouper=share_prefixes,
+            **(actor or {}),
         ),
         rollout=RolloutConfig(temperature=TEMPERATURE),
     )
@@ -97,6 +102,7 @@ def part(
 ) -> MiniBatch:
     """This rank's part of a mini-batch. `cut`: rows of a micro-batch; the teacher's packs are cut alike by default."""
     limits = cut if isinstance(cut, ForwardLimits) else ForwardLimits(max_rows=cut)
+    limits = replace(limits, num_ranks=worker.place.sequence.size)
     algorithm = worker.learner.algorithm
     teacher = (teacher_cut or limits) if algorithm.needs_teacher else None
     anchored = choose_anchors(rows, algorithm.anchored_fraction, "")
@@ -131,15 +137,38 @@ def train(
 
 
 def with_reference(worker: ActorWorker, rows: list[Row]) -> list[Row]:
-    """Rows with the reference's log-probs (every rank computes them all)."""
-    from dataclasses import replace
-
-    totals = count_totals(rows)
-    found = worker.compute_log_probs(MiniBatch([rows], totals), "ref")
+    """Rows with the reference's log-probs."""
+    found = of_all_ranks(worker, lambda mine: worker.compute_log_probs(mine, "ref"), rows)
     return [replace(row, ref_log_probs=found[row.index]) for row in rows]
 
 
 ANCHOR = {"teacher_anchor_coef": 2.0, "teacher_anchor_fraction": 0.5}
+
+
+def of_all_ranks(worker: ActorWorker, method: Callable[[MiniBatch], dict], rows: list[Row]) -> dict:
+    """What all ranks give back by row, as the driver puts it together."""
+    limits = ForwardLimits(2, num_ranks=worker.place.sequence.size)
+    mine = plan_mini_batch(rows, worker.place.world_size, limits, limits)[worker.place.rank]
+    found = [{}] * worker.place.world_size
+    torch.distributed.all_gather_object(found, method(mine))
+    assert sum(map(len, found)) == len({index for part in found for index in part})  # no row twice
+    return {index: value for part in found for index, value in part.items()}
+
+
+def ask(folder: Path, info: RankInfo | None = None, actor: dict | None = None) -> dict:
+    """What the driver asks of the ranks beside learning: numbers by row, and of the probe (of rank 0)."""
+    worker = make_actor(
+        make_config(str(folder / "tied"), teacher_regularization="trust-region", teacher_update_rate=0.3, actor=actor),
+        info,
+    )
+    worker.update_policy([part(TAUGHT, worker, 2)])
+    return {
+        "log-probs": of_all_ranks(worker, lambda mine: worker.compute_log_probs(mine, "actor"), TAUGHT),
+        "match": of_all_ranks(worker, worker.teacher_match, TAUGHT),
+        "probe": worker.probe_log_probs([5, 6, 7, 8]),
+    }
+
+
 CASES = {
     # name: (tied, rows, micro-batch size, configuration)
     "ema-tied": (True, TAUGHT, 1, {"teacher_update_rate": 0.3, "distillation_topk": 5, "alpha": 0.5}),
@@ -188,6 +217,7 @@ CASES = {
         2,
         {"model": {"lora_rank": 2, "lora_alpha": 8.0}, "teacher_update_rate": 0.5, "kl_anchor_coef": 0.5},
     ),
+    "gspo-entropy-untied": (False, SCORED, 3, {"loss_mode": "gspo", "actor": {"entropy_coeff": 0.05}}),
     "lora-tied": (True, TAUGHT, 1, {"model": {"lora_rank": 2, "lora_alpha": 8.0}, "teacher_update_rate": 0.5}),
 }
 
@@ -211,11 +241,40 @@ VARIANTS = {
 VARIED = ["ema-tied", "trust-region-untied", "grpo-kl-untied", "lora-tied", "anchored-tied"]
 
 
-def run_case(name: str, folder: Path, info: RankInfo | None = None, variant: str = "", cut: int | None = None) -> dict:
+TOGETHER, ALONE = {"ulysses_sequence_parallel_size": 2}, {"fsdp_size": 1}
+SPLITS = {
+    # name: (configuration, of the actor, cases)
+    "forwards together": ({}, TOGETHER, CASES),
+    "replicas": (ALONE, {}, ["ema-tied", "grpo-kl-untied", "lora-tied"]),
+    "together, replicas, kept gathered": (ALONE | {"reshards": False}, TOGETHER, ["ema-tied", "trust-region-untied"]),
+}
+"""Other ways for ranks to share the work and the weights."""
+SPLIT_CASES = [(name, split) for split, (_, _, names) in SPLITS.items() for name in names]
+FOUR_RANKS = {"fsdp_size": 2}
+"""Two groups of forwards, two copies of the weights."""
+
+
+def run_split(name: str, split: str, folder: Path, info: RankInfo) -> dict:
+    """Train one case from the start in another way."""
+    changed, actor, _ = SPLITS[split]
+    return run_case(name, folder, info, changed=changed, actor=actor)
+
+
+def run_case(
+    name: str,
+    folder: Path,
+    info: RankInfo | None = None,
+    variant: str = "",
+    cut: int | None = None,
+    changed: dict | None = None,
+    actor: dict | None = None,
+) -> dict:
     """Train one case from the start. `folder` holds the models, as `tied` and `untied`."""
     is_tied, rows, size, options = CASES[name]
-    changed, limits, teacher_limits = VARIANTS.get(variant, ({}, cut or size, None))
-    options = options | changed | {"model": options.get("model", {}) | changed.get("model", {})}
+    varied, limits, teacher_limits = VARIANTS.get(variant, ({}, cut or size, None))
+    options = options | varied | (changed or {})
+    options["model"] = CASES[name][3].get("model", {}) | varied.get("model", {})
+    options["actor"] = options.get("actor", {}) | (actor or {})
     worker = make_actor(make_config(str(folder / ("tied" if is_tied else "untied")), **options), info)
     if worker.learner.algorithm.needs_reference:
         rows = with_reference(worker, rows)

@@ -7,13 +7,17 @@ from pathlib import Path
 import torch
 from training_case import (
     CASES,
+    SPLIT_CASES,
     TAUGHT,
+    TOGETHER,
     VARIANTS,
     VARIED,
+    ask,
     make_actor,
     make_config,
     part,
     run_case,
+    run_split,
     teacher_of,
     weights_of,
 )
@@ -26,6 +30,9 @@ if __name__ == "__main__":
     results = {name: run_case(name, folder, info) for name in CASES}
     for name, variant in product(VARIED, VARIANTS):
         results[name, variant] = run_case(name, folder, info, variant)
+    for name, split in SPLIT_CASES:
+        results[name, split] = run_split(name, split, folder, info)
+    results["asked"] = ask(folder, info, TOGETHER)
 
     worker = make_actor(make_config(str(folder / "tied"), teacher_update_rate=0.3), info)
     worker.update_policy([part(TAUGHT, worker, 1)])

@@ -69,12 +69,18 @@ class FSDPConfig(Node):
     """Type of the stored (master) weights."""
     compute_dtype: Literal["fp32", "bf16"] | None = None
     """Type of forward and backward; null: bf16 on a GPU, fp32 on a CPU."""
+    fsdp_size: Annotated[int, Range(low=-1)] = -1
+    """Ranks that hold one copy of the weights in shards; -1: all. With fewer (a divisor of all ranks) every so many
+    neighbours hold a copy of their own and only gradients cross between them: for slow networks between machines."""
     param_offload: bool = False
     """Keep weights, gradients and optimizer state in host memory (FSDP2's CPU offload policy)."""
     reshard_after_forward: bool = True
     """Frugal: free a layer's gathered weights after its forward, gather them again for its backward, and reduce
     gradients in every micro-batch. Off, student and teacher are gathered once for each optimizer step, and gradients
     are kept whole until its last micro-batch: faster, for the memory of two gathered models and a whole gradient."""
+
+    def problems(self) -> list[str]:
+        return [] if self.fsdp_size else ["fsdp_size=0: must be at least 1, or -1 for all ranks"]
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,9 @@ class ActorConfig(Node):
     use_prefix_grouper: bool = True
     """Run the beginning that rows of a forward have in common, a group's prompt above all, once instead of for each
     row (needs `model.use_remove_padding`)."""
+    ulysses_sequence_parallel_size: Positive = 1
+    """Ranks that run each forward together, of student and teacher, every one a part of its tokens: for long responses.
+    Must divide the ranks and the model's attention heads. `..._per_gpu` token budgets count for each of them."""
     ppo_epochs: Positive = 1
     """Passes over each rollout batch."""
     shuffle: bool = False

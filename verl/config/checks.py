@@ -3,10 +3,11 @@ that is wrong is said at once, before torch is imported and before any GPU is ta
 
 from __future__ import annotations
 
+from verl.config.actor import FSDPConfig, ModelConfig
 from verl.config.evaluation import EvaluationConfig, GenerationConfig
 from verl.config.forwards import log_prob_tokens
 from verl.config.model_shape import ModelShape, read_shape
-from verl.config.root import PPOConfig, SFTConfig
+from verl.config.root import PPOConfig, SFTConfig, TrainerConfig
 from verl.config.slots import engine_problems, is_split
 
 ACTOR = "actor_rollout_ref.actor"
@@ -23,9 +24,13 @@ GROUP_ESTIMATORS = {"grpo", "rloo"}
 def ppo_problems(config: PPOConfig) -> list[str]:
     """Everything between the parts that is wrong, files apart."""
     rules = (loss, batch_arithmetic, lengths, credit, reference_use, rollout_correction, schedule, engines, validation)
-    return [problem for rule in rules for problem in rule(config)] + model_given(
-        "actor_rollout_ref.model.path", config.actor_rollout_ref.model.path
-    )
+    actor, model = config.actor_rollout_ref.actor, config.actor_rollout_ref.model
+    return [
+        *(problem for rule in rules for problem in rule(config)),
+        *shards(f"{ACTOR}.fsdp_config", actor.fsdp_config, config.trainer),
+        *sequence_parallelism(ACTOR, actor.ulysses_sequence_parallel_size, model, config.trainer),
+        *model_given("actor_rollout_ref.model.path", model.path),
+    ]
 
 
 def loss(config: PPOConfig) -> list[str]:
@@ -58,6 +63,9 @@ def batch_arithmetic(config: PPOConfig) -> list[str]:
     actor, n = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout.n
     prompts, mini = config.data.train_batch_size, actor.ppo_mini_batch_size
     ranks = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    together = actor.ulysses_sequence_parallel_size
+    num_parts = ranks // together
+    sharing = f" / {together} that share a forward" if together > 1 else ""
     problems = []
     if prompts % mini:
         arithmetic = f"{prompts} prompts of a step / {mini} prompts of an update = {prompts / mini:g} updates"
@@ -65,11 +73,44 @@ def batch_arithmetic(config: PPOConfig) -> list[str]:
             f"{ACTOR}.ppo_mini_batch_size={mini}: must divide data.train_batch_size={prompts} ({arithmetic}). Allowed"
             f" here: {', '.join(map(str, divisors(prompts)))}"
         )
-    if mini * n < ranks:
+    if mini * n < num_parts:
         problems.append(
             f"{ACTOR}.ppo_mini_batch_size={mini}: {mini} prompts x {n} responses = {mini * n} responses in an update"
-            f" are fewer than the {ranks} ranks (trainer.nnodes={config.trainer.nnodes} x"
-            f" trainer.n_gpus_per_node={config.trainer.n_gpus_per_node}). Raise ppo_mini_batch_size or {ROLLOUT}.n"
+            f" are fewer than the {num_parts} {'groups of ' if sharing else ''}ranks (trainer.nnodes="
+            f"{config.trainer.nnodes} x trainer.n_gpus_per_node={config.trainer.n_gpus_per_node}{sharing}). Raise"
+            f" ppo_mini_batch_size or {ROLLOUT}.n"
+        )
+    return problems
+
+
+def shards(prefix: str, fsdp: FSDPConfig, trainer: TrainerConfig) -> list[str]:
+    """Ranks that hold a copy of the weights, against all ranks. `prefix`: of `fsdp_size`."""
+    ranks = trainer.nnodes * trainer.n_gpus_per_node
+    if fsdp.fsdp_size < 1 or ranks % fsdp.fsdp_size == 0:
+        return []
+    return [
+        f"{prefix}.fsdp_size={fsdp.fsdp_size}: must divide the {ranks} ranks (trainer.nnodes={trainer.nnodes} x"
+        f" trainer.n_gpus_per_node={trainer.n_gpus_per_node}). Allowed here: -1 (all),"
+        f" {', '.join(map(str, divisors(ranks)))}"
+    ]
+
+
+def sequence_parallelism(prefix: str, size: int, model: ModelConfig, trainer: TrainerConfig) -> list[str]:
+    """Ranks that share a forward, against all ranks and the model. `prefix`: of the key, or empty."""
+    key = ".".join(filter(None, [prefix, "ulysses_sequence_parallel_size"])) + f"={size}"
+    ranks, shape = trainer.nnodes * trainer.n_gpus_per_node, local_shape(model.path)
+    problems = []
+    if ranks % size:
+        problems.append(
+            f"{key}: must divide the {ranks} ranks (trainer.nnodes={trainer.nnodes} x"
+            f" trainer.n_gpus_per_node={trainer.n_gpus_per_node}). Allowed here: {', '.join(map(str, divisors(ranks)))}"
+        )
+    if size > 1 and not model.use_remove_padding:
+        problems.append(f"{key}: cuts a packed line of tokens, and needs model.use_remove_padding=True")
+    if shape is not None and shape.num_heads % size:
+        problems.append(
+            f"{key}: must divide the {shape.num_heads} attention heads of {model.path}. Allowed here:"
+            f" {', '.join(map(str, divisors(shape.num_heads)))}"
         )
     return problems
 
@@ -91,7 +132,6 @@ def lengths(config: PPOConfig) -> list[str]:
     if rollout.max_model_len is not None and rollout.max_model_len < sequence:
         problems.append(f"{ROLLOUT}.max_model_len={rollout.max_model_len}: is shorter than {sum_text}")
     longest, longest_text = sequence, sum_text
-    student = (sequence, sum_text)
     distillation = actor.self_distillation
     teacher_sequence = distillation.max_reprompt_len + data.max_response_length
     if has_teacher(config) and teacher_sequence > sequence:
@@ -100,15 +140,18 @@ def lengths(config: PPOConfig) -> list[str]:
             f"the teacher's {ACTOR}.self_distillation.max_reprompt_len={distillation.max_reprompt_len}"
             f" + data.max_response_length={data.max_response_length} = {longest} tokens"
         )
-    teacher = (longest, longest_text)
+    student, teacher = (sequence, sum_text), (longest, longest_text)
     learnt = teacher if distillation.teacher_anchor_coef > 0 else student  # an anchor is learnt on the teacher's prompt
+    split = actor.ulysses_sequence_parallel_size
+    update_tokens = split * actor.ppo_max_token_len_per_gpu if actor.use_dynamic_bsz else None
     for key, budget, needed, text in (
-        (f"{ACTOR}.ppo_max_token_len_per_gpu", actor.use_dynamic_bsz and actor.ppo_max_token_len_per_gpu, *learnt),
+        (f"{ACTOR}.ppo_max_token_len_per_gpu", update_tokens, *learnt),
         (f"{ROLLOUT}.log_prob_max_token_len_per_gpu", log_prob_tokens(actor, rollout), *student),
         (f"{REF}.log_prob_max_token_len_per_gpu", log_prob_tokens(actor, config.actor_rollout_ref.ref), *teacher),
     ):
         if budget and budget < needed:
-            problems.append(f"{key}={budget}: does not hold {text}")
+            each = f"{budget // split}: times the {split} ranks of a forward" if split > 1 else f"{budget}:"
+            problems.append(f"{key}={each} does not hold {text}")
     if has_teacher(config) and distillation.max_reprompt_len < data.max_prompt_length:
         problems.append(
             f"{ACTOR}.self_distillation.max_reprompt_len={distillation.max_reprompt_len}: must hold a prompt of"
@@ -266,12 +309,14 @@ def model_given(key: str, path: str | None) -> list[str]:
 def sft_problems(config: SFTConfig) -> list[str]:
     """The rules of supervised fine-tuning, files apart."""
     problems = model_given("model.path", config.model.path)
+    problems += shards("fsdp_config", config.fsdp_config, config.trainer)
+    problems += sequence_parallelism("", config.ulysses_sequence_parallel_size, config.model, config.trainer)
     if not config.data.train_files:
         problems.append("data.train_files=null: name the training data, data.train_files=<file.parquet>")
     ranks = config.trainer.nnodes * config.trainer.n_gpus_per_node
     used = {"record": config.trainer.record, "replay": config.trainer.replay}
     problems += [f"trainer.{key}={value}: fine-tuning has no rollouts" for key, value in used.items() if value]
-    if config.data.train_batch_size < ranks:
+    if config.data.train_batch_size < ranks // config.ulysses_sequence_parallel_size:
         problems.append(f"data.train_batch_size={config.data.train_batch_size}: fewer rows than the {ranks} ranks")
     return problems
 

@@ -15,7 +15,7 @@ from verl.config.root import ActorRolloutRefConfig
 
 @dataclass(frozen=True)
 class ForwardLimits:
-    """How much goes into one forward of a rank, and how its tokens are counted."""
+    """How much goes into one forward, of one rank or of several together, and how its tokens are counted."""
 
     max_rows: int | None = None
     """None: all of a rank's rows. Of no effect with `max_tokens`."""
@@ -25,14 +25,21 @@ class ForwardLimits:
     """Rows are packed; otherwise each counts as many tokens as the longest beside it."""
     share_prefixes: bool = True
     """Tokens of a common beginning run, and count, once (packed only)."""
+    num_ranks: int = 1
+    """Ranks that run a forward together, each a part of its tokens (packed only)."""
 
 
 def update_limits(roles: ActorRolloutRefConfig) -> ForwardLimits:
     """Of the student's forward and backward."""
     actor = roles.actor
-    max_tokens = actor.ppo_max_token_len_per_gpu if actor.use_dynamic_bsz else None
+    num_ranks = actor.ulysses_sequence_parallel_size
+    max_tokens = num_ranks * actor.ppo_max_token_len_per_gpu if actor.use_dynamic_bsz else None
     return ForwardLimits(
-        actor.ppo_micro_batch_size_per_gpu, max_tokens, roles.model.use_remove_padding, actor.use_prefix_grouper
+        actor.ppo_micro_batch_size_per_gpu,
+        max_tokens,
+        roles.model.use_remove_padding,
+        actor.use_prefix_grouper,
+        num_ranks,
     )
 
 
@@ -44,12 +51,14 @@ def log_prob_limits(roles: ActorRolloutRefConfig, section: RolloutConfig | RefCo
         log_prob_tokens(actor, section),
         roles.model.use_remove_padding,
         actor.use_prefix_grouper,
+        actor.ulysses_sequence_parallel_size,
     )
 
 
 def log_prob_tokens(actor: ActorConfig, section: RolloutConfig | RefConfig) -> int | None:
-    """The token budget of such a forward; None when it is cut by rows."""
+    """The token budget of such a forward, all of its ranks together; None when it is cut by rows."""
     is_dynamic = section.log_prob_use_dynamic_bsz
     if not (actor.use_dynamic_bsz if is_dynamic is None else is_dynamic):
         return None
-    return section.log_prob_max_token_len_per_gpu or 2 * actor.ppo_max_token_len_per_gpu
+    per_rank = section.log_prob_max_token_len_per_gpu or 2 * actor.ppo_max_token_len_per_gpu
+    return per_rank * actor.ulysses_sequence_parallel_size

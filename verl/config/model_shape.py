@@ -27,6 +27,8 @@ class ModelShape:
     vocab_size: int
     hidden_size: int
     num_layers: int
+    num_heads: int
+    """Query heads of an attention layer."""
     max_positions: int | None
     """Longest sequence the model has positions for, in tokens; None: not told."""
     kv_size: int
@@ -58,6 +60,7 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
         vocab_size=config["vocab_size"],
         hidden_size=config["hidden_size"],
         num_layers=config["num_hidden_layers"],
+        num_heads=heads,
         max_positions=config.get("max_position_embeddings"),
         kv_size=2 * kv_heads * head_dim,
         num_params=_count(config, heads * head_dim, kv_heads * head_dim, head_dim),

@@ -253,6 +253,8 @@ class SFTConfig(Node):
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     fsdp_config: FSDPConfig = field(default_factory=FSDPConfig)
+    ulysses_sequence_parallel_size: Positive = 1
+    """Ranks that run each forward together, every one a part of its tokens."""
     grad_clip: Annotated[float, Range(above=0)] = 1.0
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     vars: dict[str, Any] = field(default_factory=dict)

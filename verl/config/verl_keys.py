@@ -47,7 +47,6 @@ def unset(value: Any) -> bool:
 PROFILE = "profile with py-spy or torch's own profiler"
 ONE_SEED = "the one seed is trainer.seed"
 PER_GPU = "name the size for each GPU (the key that ends with _per_gpu)"
-NO_SPLIT = "a sequence is never split over ranks"
 NO_CRITIC = "there is no critic"
 LOSS_DECIDES = "the loss decides what it computes and keeps"
 NO_SERVED = "scores come from verl.rewards or custom_reward_function, not from a served model"
@@ -91,7 +90,6 @@ TABLE: dict[str, dict[str, Row]] = {
         "exclude_modules lora_adapter_path": ("adapters are chosen with target_modules and start from zero", unset),
     },
     "actor_rollout_ref.actor": {
-        "ulysses_sequence_parallel_size": (NO_SPLIT, only(1)),
         "use_torch_compile use_fused_kernels": "kernels are torch's own",
         "use_remove_padding": "said in actor_rollout_ref.model.use_remove_padding",
         "entropy_checkpointing entropy_from_logits_with_chunking": LOSS_DECIDES,
@@ -117,13 +115,12 @@ TABLE: dict[str, dict[str, Row]] = {
     },
     "actor_rollout_ref.actor.fsdp_config": {
         "optimizer_offload offload_policy": "param_offload moves weights, gradients and optimizer state together",
-        "fsdp_size": "weights are sharded over all ranks",
         "wrap_policy forward_prefetch use_orig_params": "FSDP2 shards layer by layer",
         "mixed_precision dtype": "types are model_dtype and compute_dtype",
         "seed full_determinism": "the seed is trainer.seed, determinism trainer.deterministic",
         "use_torch_compile entropy_checkpointing entropy_from_logits_with_chunking": LOSS_DECIDES,
         "forward_only strategy": ONE_WAY,
-        "ulysses_sequence_parallel_size": (NO_SPLIT, only(1)),
+        "ulysses_sequence_parallel_size": ("said in actor_rollout_ref.actor.ulysses_sequence_parallel_size", only(1)),
     },
     "actor_rollout_ref.rollout": {
         "mode": ("engines always stream their responses", only("async", "sync")),
@@ -151,7 +148,7 @@ TABLE: dict[str, dict[str, Row]] = {
     "actor_rollout_ref.rollout.engine_kwargs": {"sglang trtllm": "engines are vllm and hf"},
     "actor_rollout_ref.ref": {
         "strategy fsdp_config use_torch_compile": "the teacher or reference is sharded like the actor",
-        "ulysses_sequence_parallel_size": (NO_SPLIT, only(1)),
+        "ulysses_sequence_parallel_size": "as many ranks run a forward of the teacher or reference as of the actor",
         "log_prob_micro_batch_size": (PER_GPU, only()),
         "entropy_checkpointing entropy_from_logits_with_chunking router_replay": LOSS_DECIDES,
         "profiler": PROFILE,

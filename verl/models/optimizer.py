@@ -75,7 +75,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, sign: Te
     if sign is not None:
         squares += sign.to(squares.device)
     for mesh in {gradient.device_mesh for gradient in gradients if isinstance(gradient, DTensor)}:
-        dist.all_reduce(squares, group=mesh.get_group())
+        # Over all ranks, also where they hold a shard several times: each must hear of a nan of any other.
+        dist.all_reduce(squares.div_(mesh.size(0) if mesh.ndim == 2 else 1))
     norm = squares.sqrt()
     torch._foreach_mul_(shards, (max_norm / (norm + 1e-6)).clamp(max=1.0))  # pyright: ignore[reportPrivateImportUsage]
     return norm.item()

@@ -9,6 +9,9 @@ The line holds the tokens of several rows, and tokens of a common beginning once
                      line; only keys and values are gathered. (With fewer queries than keys its causal mask is aligned
                      to the end, which is where the new tokens are.)
 
+A line that is cut over several ranks is made whole first, and cut again afterwards
+(`verl.models.sequence_parallel`): what runs in between is the same.
+
 transformers builds no mask for a name it does not know, and hands keyword arguments of the model on to every layer's
 attention; so the layout arrives, also when a layer is computed anew in the backward. What would change the result and
 is not known here is refused, never passed over.
@@ -61,7 +64,7 @@ def packed_sdpa(
     """Attention of one layer over a packed line.
 
     Args:
-        query: [1, heads, N, D], positions already in it.
+        query: [1, heads, N, D], positions already in it; over several ranks of its own tokens, like what follows.
         key: [1, kv_heads, N, D].
         value: [1, kv_heads, N, D_v].
         attention_mask: None.
@@ -73,6 +76,7 @@ def packed_sdpa(
         [1, N, heads, D_v], and no attention weights.
     """
     layout, window = _checked(module, attention_mask, pack_layout, others)
+    query, key, value = _whole(layout, query, key, value)
     lines = layout.padded
     num_heads, num_kv_heads = query.shape[1], key.shape[1]
     # The backward of a gather adds up what the rows of a common beginning send back.
@@ -100,7 +104,7 @@ def packed_sdpa(
         )
         results.append(result.transpose(1, 2).flatten(2).flatten(0, 1))
     result = functional.embedding(lines.places, torch.cat(results) if len(results) > 1 else results[0])
-    return result.view(1, layout.num_tokens, num_heads, -1), None
+    return _cut(layout, result.view(1, layout.num_tokens, num_heads, -1)), None
 
 
 def packed_varlen(
@@ -117,6 +121,7 @@ def packed_varlen(
     from flash_attn import flash_attn_varlen_func  # pyright: ignore[reportMissingImports]
 
     layout, window = _checked(module, attention_mask, pack_layout, others)
+    query, key, value = _whole(layout, query, key, value)
     lines = layout.joined
     keys, values = (
         functional.embedding(lines.keys, _by_token(part)).view(len(lines.keys), part.shape[1], -1)
@@ -134,7 +139,17 @@ def packed_varlen(
         causal=True,
         window_size=(-1, -1) if window is None else (window - 1, 0),
     )
-    return result[None], None
+    return _cut(layout, result[None]), None
+
+
+def _whole(layout: PackLayout, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """All tokens of the line, of the heads that this rank attends with."""
+    return (query, key, value) if layout.split is None else layout.split.to_heads(query, key, value)
+
+
+def _cut(layout: PackLayout, result: Tensor) -> Tensor:
+    """This rank's tokens of all heads."""
+    return result if layout.split is None else layout.split.to_tokens(result)
 
 
 def _by_token(states: Tensor) -> Tensor:

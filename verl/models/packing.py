@@ -19,7 +19,9 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from verl.models.sequence_parallel import SequenceGroup, StateRoutes, TokenSplit
 from verl.prefixes import prefix_order
 from verl.protocol import Row
 
@@ -29,7 +31,7 @@ class Pack:
     """A micro-batch as the model sees it."""
 
     input_ids: Tensor
-    """[1, N] packed, or [B, S] padded."""
+    """[1, N] packed, or [B, S] padded; over several ranks the own part [1, length] of a packed line."""
     position_ids: Tensor
     """Of the same shape: the place of each token in its row, from 0."""
     layout: PackLayout | None
@@ -37,6 +39,17 @@ class Pack:
     predictors: Tensor
     """[M] Index into the flattened input of the hidden state that predicts each response token, row after row in the
     order given. Rows that share a prompt share the state that predicts their first token."""
+    routes: StateRoutes | None = None
+    """Over several ranks: takes the place of `predictors`, since their states are elsewhere."""
+
+    def states(self, hidden: Tensor) -> Tensor:
+        """The hidden states [M, H] that predict the response tokens, of those of the input, flattened to [N, H].
+
+        Over several ranks those of the rows that are this rank's (`SequenceGroup.own`); an exchange of the group.
+        """
+        if self.routes is None:
+            return functional.embedding(self.predictors, hidden)
+        return self.routes.deliver(hidden)
 
     @property
     def num_tokens(self) -> int:
@@ -113,6 +126,8 @@ class PackLayout:
         self.lines = lines
         self.num_tokens = num_tokens
         self.device = device
+        self.split: TokenSplit | None = None
+        """How the line is cut over several ranks; attention alone sees all of it."""
         self._masks: dict[tuple[int, int | None, torch.dtype], Tensor] = {}
 
     @cached_property
@@ -205,6 +220,7 @@ def pack(
     for_teacher: bool = False,
     remove_padding: bool = True,
     share_prefixes: bool = True,
+    group: SequenceGroup | None = None,
 ) -> Pack:
     """Make one forward of rows.
 
@@ -215,6 +231,7 @@ def pack(
         for_teacher: put the reprompted prompt before the response, instead of the row's own.
         remove_padding: pack; otherwise pad.
         share_prefixes: run the tokens of a common beginning once. Off, every row runs all of its tokens.
+        group: the ranks that run this forward together (packed rows only); None: this one alone.
 
     Raises:
         ValueError: a row has an empty prompt, so that nothing predicts its first token.
@@ -233,12 +250,27 @@ def pack(
     predictors = [
         own[len(prompt) - 1 :][: len(row.response_ids)] for prompt, row, own in zip(prompts, rows, tokens, strict=False)
     ]
+    routes = None
+    if group is not None and group.size > 1:
+        assert layout is not None, "padded rows are not cut over ranks"
+        layout.split = TokenSplit(group, layout.num_tokens)
+        input_ids, position_ids = layout.split.part(input_ids), layout.split.part(position_ids)
+        by_rank = [
+            _joined([places for places, row in zip(predictors, rows, strict=True) if row.loss_rank == rank])
+            for rank in range(group.size)
+        ]
+        routes = StateRoutes(layout.split, by_rank, device)
     return Pack(
         input_ids=torch.from_numpy(input_ids).to(device),
         position_ids=torch.from_numpy(position_ids).to(device),
         layout=layout,
-        predictors=torch.from_numpy(np.concatenate([np.empty(0, dtype=np.int64), *predictors])).to(device),
+        predictors=torch.from_numpy(_joined(predictors)).to(device),
+        routes=routes,
     )
+
+
+def _joined(places: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.empty(0, dtype=np.int64), *places])
 
 
 Placed = tuple[np.ndarray, np.ndarray, PackLayout | None, list[np.ndarray]]

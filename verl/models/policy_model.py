@@ -16,7 +16,6 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 
 from verl.algorithms.projection import Head
@@ -45,15 +44,15 @@ class PolicyModel(nn.Module):
 
         Args:
             pack: the micro-batch.
-            fn: gets hidden [M, H] and the head. For a backward pass its result must hold the loss as a tensor, bare or
-                in a tuple, list or dict: FSDP looks there for what to hook.
+            fn: gets hidden [M, H], of this rank's rows (`Pack.states`), and the head. For a backward pass its result
+                must hold the loss as a tensor, bare or in a tuple, list or dict: FSDP looks there for what to hook.
         """
         layout = {} if pack.layout is None else {"pack_layout": pack.layout}
         output = self.lm.get_decoder()(
             input_ids=pack.input_ids, position_ids=pack.position_ids, use_cache=False, **layout
         )
         hidden = output.last_hidden_state.flatten(0, 1)  # [N, H]
-        return fn(functional.embedding(pack.predictors, hidden), self.as_head(self.head.weight))
+        return fn(pack.states(hidden), self.as_head(self.head.weight))
 
     @property
     def head(self) -> nn.Linear:

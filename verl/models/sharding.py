@@ -29,7 +29,8 @@ def shard(
 
     Args:
         full: modules and, on rank 0, weights.
-        mesh: one dimension, over all ranks; one rank is fine.
+        mesh: over all ranks; one rank is fine. Of two dimensions, each row of ranks holds a copy of the weights in
+            shards, and gradients are averaged over all ranks.
         device: where this rank computes.
         compute_dtype: type of forward and backward; gradients are reduced in float32.
         offload: keep the shards in host memory (no effect on a CPU, where they are there anyway).

@@ -79,14 +79,16 @@ def gpu_sizes() -> list[int]:
 
 
 def micro_batch(config: PPOConfig) -> tuple[int, int]:
-    """Responses and response tokens (at most) in one forward and backward of a rank."""
+    """Responses and response tokens (at most) in one forward and backward, of all ranks that run it together."""
     actor, n = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout.n
     ranks = config.trainer.nnodes * config.trainer.n_gpus_per_node
-    per_rank = -(-actor.ppo_mini_batch_size * n // ranks)
+    together = actor.ulysses_sequence_parallel_size
+    per_rank = -(-actor.ppo_mini_batch_size * n // max(1, ranks // together))
     rows = min(actor.ppo_micro_batch_size_per_gpu or per_rank, per_rank)
     tokens = rows * config.data.max_response_length
     if actor.use_dynamic_bsz:
-        rows, tokens = per_rank, min(per_rank * config.data.max_response_length, actor.ppo_max_token_len_per_gpu)
+        budget = together * actor.ppo_max_token_len_per_gpu
+        rows, tokens = per_rank, min(per_rank * config.data.max_response_length, budget)
     return rows, tokens
 
 
@@ -96,6 +98,8 @@ def estimate(config: PPOConfig, shape: ModelShape, on_gpu: bool, gpu_bytes: int 
         return []
     roles = config.actor_rollout_ref
     ranks = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    if 0 < roles.actor.fsdp_config.fsdp_size < ranks:
+        ranks = roles.actor.fsdp_config.fsdp_size
     width = WIDTH[roles.actor.fsdp_config.model_dtype]
     compute = WIDTH[roles.actor.fsdp_config.compute_dtype or ("bf16" if on_gpu else "fp32")]
     shard, each = shape.num_params * width / ranks, f"{shape.num_params / 1e9:.3g} B parameters"
@@ -127,8 +131,11 @@ def _forward_rows(
     roles, data = config.actor_rollout_ref, config.data
     num_rows, response_tokens = micro_batch(config)
     tokens = response_tokens + num_rows * data.max_prompt_length
+    together = roles.actor.ulysses_sequence_parallel_size
     if roles.actor.use_dynamic_bsz:
-        tokens = min(tokens, max(roles.actor.ppo_max_token_len_per_gpu, tokens // num_rows))
+        tokens = min(tokens, max(together * roles.actor.ppo_max_token_len_per_gpu, tokens // num_rows))
+    tokens = -(-tokens // together)
+    response_tokens = max(-(-response_tokens // together), min(response_tokens, data.max_response_length))
     factor = 1 if roles.model.enable_gradient_checkpointing else NOT_RECOMPUTED
     kept = "the input of each layer" if factor == 1 else f"about {factor} values for each input value"
     num_buffers = 2 if has_teacher(config) else 1

@@ -126,12 +126,14 @@ def step_lines(config: PPOConfig) -> Lines:
     tokens = data.max_prompt_length + data.max_response_length
     updates = data.train_batch_size // actor.ppo_mini_batch_size * actor.ppo_epochs
     per_update = actor.ppo_mini_batch_size * rollout.n
+    together = actor.ulysses_sequence_parallel_size
+    per_rank = per_update / (ranks // together)
     rows, _ = micro_batch(config)
     roles = config.actor_rollout_ref
     cut = _forward_text(update_limits(roles), rows)
     teacher = ""
     if has_teacher(config):
-        teacher = f"; the teacher's of {_forward_text(log_prob_limits(roles, roles.ref), round(per_update / ranks))}"
+        teacher = f"; the teacher's of {_forward_text(log_prob_limits(roles, roles.ref), round(per_rank))}"
     train_rows = count_rows(data.train_files or [])
     if train_rows is not None and data.train_max_samples > 0:
         train_rows = min(train_rows, data.train_max_samples)
@@ -152,7 +154,10 @@ def step_lines(config: PPOConfig) -> Lines:
             f"{data.train_batch_size} / {actor.ppo_mini_batch_size} prompts x {actor.ppo_epochs} epoch(s)"
             f" = {updates} optimizer updates of {per_update} rollouts",
         ),
-        ("each rank", f"about {per_update / ranks:g} rollouts of an update, in micro-batches of {cut}{teacher}"),
+        (
+            "each rank" if together == 1 else f"each {together} ranks",
+            f"about {per_rank:g} rollouts of an update, in micro-batches of {cut}{teacher}",
+        ),
         ("rows", rows_text(roles)),
         ("training prompts", f"{_unknown(train_rows)}; steps in an epoch: {_unknown(per_epoch)}"),
         ("steps", f"{_unknown(steps)}{total}"),

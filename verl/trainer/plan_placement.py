@@ -29,6 +29,7 @@ def placement_lines(config: PPOConfig, on_gpu: bool, num_gpus: int) -> list[tupl
     unit = "GPU" if on_gpu else "process"
     ranks = (
         f"{len(placement.actor)} FSDP2 ranks ({trainer.nnodes} node(s) x {trainer.n_gpus_per_node}), one {unit} each"
+        + ranks_text(config, len(placement.actor))
     )
     lines = [("device", f"{'cuda' if on_gpu else 'cpu'} ({found})"), ("actor", ranks)]
     if has_teacher(config) or has_reference(config):
@@ -42,6 +43,14 @@ def placement_lines(config: PPOConfig, on_gpu: bool, num_gpus: int) -> list[tupl
     engines = f"{len(placement.rollout)} {roles.rollout.name} engine(s), {where}, {_sharing(config, on_gpu)}"
     lines += [("rollout", engines), ("reward", f"{config.reward_model.num_workers} process(es), on any machine")]
     return lines + node_lines(placement)
+
+
+def ranks_text(config: PPOConfig, ranks: int) -> str:
+    """What is unusual in how training ranks share weights and forwards."""
+    actor = config.actor_rollout_ref.actor
+    shards, together = actor.fsdp_config.fsdp_size, actor.ulysses_sequence_parallel_size
+    text = f"; {ranks // shards} copies of the weights, each in {shards} shard(s)" if 0 < shards < ranks else ""
+    return text + (f"; {together} ranks run a forward together" if together > 1 else "")
 
 
 def problems_here(config: PPOConfig, num_gpus: int) -> list[str]:

@@ -271,6 +271,8 @@ class RLTrainer:
             config.trainer.balance_batch,
             derive_seed(config.trainer.seed, number, "update"),
         )
-        loads = [rank_load(part) / config.actor_rollout_ref.actor.ppo_epochs for part in updates]
+        actor = config.actor_rollout_ref.actor
+        parts = updates[:: actor.ulysses_sequence_parallel_size]  # ranks that run forwards together have the same
+        loads = [rank_load(part) / actor.ppo_epochs for part in parts]
         lengths = seqlen_metrics([row.num_tokens for row in rows], loads)
         return mean_metrics(self.roles.actor.update_policy(updates)) | lengths

@@ -32,6 +32,7 @@ def worker_config(config: SFTConfig) -> ActorRolloutRefConfig:
         fsdp_config=config.fsdp_config,
         grad_clip=config.grad_clip,
         ppo_micro_batch_size_per_gpu=config.data.micro_batch_size_per_gpu,
+        ulysses_sequence_parallel_size=config.ulysses_sequence_parallel_size,
     )
     return ActorRolloutRefConfig(model=config.model, actor=actor)
 

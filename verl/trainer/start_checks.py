@@ -53,12 +53,26 @@ def check_model(config: PPOConfig, tokenizer: Any) -> None:
             f" model {model.path} only {vocab_size} (vocab_size): it is the tokenizer of another model, or tokens were"
             " added without resizing the embeddings."
         )
+    check_heads(config)
     spec = engine_spec(config.actor_rollout_ref, config.data, "cpu", config.trainer.seed)
     if not stop_token_ids(spec):
         raise InputError(
             f"model.path={model.path}: neither model nor tokenizer names an end-of-sequence token, so no response would"
             " ever end. Set eos_token_id in generation_config.json, or eos_token in tokenizer_config.json."
         )
+
+
+def check_heads(config: PPOConfig) -> None:
+    """Raises InputError when the heads of policy or teacher cannot be spread over the ranks of a forward."""
+    roles = config.actor_rollout_ref
+    size = roles.actor.ulysses_sequence_parallel_size
+    for path in {roles.model.path, roles.ref.model.path} - {None} if size > 1 else ():
+        text_config = load_config(str(path), roles.model.trust_remote_code).get_text_config()
+        if text_config.num_attention_heads % size:
+            raise InputError(
+                f"actor_rollout_ref.actor.ulysses_sequence_parallel_size={size}: must divide the"
+                f" {text_config.num_attention_heads} attention heads of {path}. Take a divisor of them."
+            )
 
 
 def check_scorer(config: PPOConfig) -> None:

@@ -176,7 +176,7 @@ class ActorWorker(Worker):
 
     @dispatch(Arguments.SPLIT)
     def compute_log_probs(self, batch: MiniBatch, of: Literal["actor", "ref"]) -> dict[int, list[float]]:
-        """Log-probs of the response tokens at the rollout temperature, in nats, by `Row.index`.
+        """Log-probs of the response tokens of this rank's rows at the rollout temperature, in nats, by `Row.index`.
 
         Raises:
             ValueError: `of` is "ref" and there is no reference.
@@ -190,24 +190,26 @@ class ActorWorker(Worker):
         found: dict[int, list[float]] = {}
         with self.learner.gathered() if of == "actor" or reference is None else reference.evaluating() as model:
             for rows in batch.micro_batches:
-                ids = response_tokens(rows, self.place.device).ids
+                own = self.place.own(rows)
+                ids = response_tokens(own, self.place.device).ids
 
                 def log_probs(hidden: Tensor, head: Head, ids: Tensor = ids) -> Tensor:
                     return student_log_probs(hidden, head, ids, temperature)
 
                 values = iter(model.evaluate(self.place.pack(rows), log_probs).tolist())
-                found |= {row.index: list(islice(values, len(row.response_ids))) for row in rows}
+                found |= {row.index: list(islice(values, len(row.response_ids))) for row in own}
         return found
 
     @dispatch(Arguments.SPLIT)
     def compute_entropies(self, batch: MiniBatch) -> dict[int, tuple[list[float], list[float]]]:
-        """The policy's log-probs of the response tokens, and its entropies where it wrote them, from one forward: both
-        at the rollout temperature, in nats, by `Row.index`."""
+        """The policy's log-probs of this rank's response tokens, and its entropies where it wrote them, from one
+        forward: both at the rollout temperature, in nats, by `Row.index`."""
         temperature = self.config.rollout.temperature
         found: dict[int, tuple[list[float], list[float]]] = {}
         with self.learner.gathered() as model:
             for rows in batch.micro_batches:
-                tokens = response_tokens(rows, self.place.device)
+                own = self.place.own(rows)
+                tokens = response_tokens(own, self.place.device)
 
                 def read(hidden: Tensor, head: Head, ids: Tensor = tokens.ids) -> TokenScores:
                     return score([HiddenTerm(1.0, hidden, head)], ids, temperature, needs_entropy=True)
@@ -215,7 +217,7 @@ class ActorWorker(Worker):
                 scores = model.evaluate(self.place.pack(rows), read)
                 assert scores.entropy is not None
                 parts = (values.split(tokens.lengths) for values in (scores.log_probs, scores.entropy))
-                for row, log_probs, entropies in zip(rows, *parts, strict=True):
+                for row, log_probs, entropies in zip(own, *parts, strict=True):
                     found[row.index] = (log_probs.tolist(), entropies.tolist())
         return found
 
@@ -249,7 +251,7 @@ class ActorWorker(Worker):
         live_head = full_head(self.model, device, self.place.compute_dtype)
         with teacher.prepared():
             own, live = teacher.states(packs), teacher.live_states(packs)
-            for rows in filter(None, packs):
+            for rows in filter(None, map(self.place.own, packs)):
                 tokens = response_tokens(rows, device)
                 scores = score(teacher.terms(rows, own, live, live_head), tokens.ids, self.config.rollout.temperature)
                 parts = (values.split(tokens.lengths) for values in (scores.is_most_likely, scores.log_probs))
@@ -285,7 +287,7 @@ class ActorWorker(Worker):
         """
         ids = list(token_ids)
         row = Row(prompt_ids=ids[:1], response_ids=ids[1:], response_mask=[1] * (len(ids) - 1))
-        targets = torch.tensor(row.response_ids, device=self.place.device)
+        targets = response_tokens(self.place.own([row]), self.place.device).ids
         num_threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:

@@ -50,21 +50,26 @@ def spoilt_rows(rows: Sequence[Row]) -> list[NonFinite]:
 
 
 def spoilt_results(
-    packs: Sequence[Sequence[Row]], compute: Callable[[Sequence[Row]], Tensor], what: str
+    packs: Sequence[Sequence[Row]],
+    own: Callable[[Sequence[Row]], list[Row]],
+    compute: Callable[[Sequence[Row]], Tensor],
+    what: str,
 ) -> list[NonFinite]:
     """Rows of which a forward makes numbers that are not finite.
 
     Args:
         packs: the rows of each forward.
-        compute: numbers of a pack's response tokens, [M] or [M, H], rows one after another.
+        own: those of a pack whose numbers this rank gets.
+        compute: numbers of their response tokens, [M] or [M, H], rows one after another.
         what: they are.
     """
     found: list[NonFinite] = []
     for rows in packs:
-        parts = compute(rows).split([len(row.response_ids) for row in rows]) if rows else compute(rows)[:0]
+        mine, numbers = own(rows), compute(rows)
+        parts = numbers.split([len(row.response_ids) for row in mine]) if mine else ()
         found += [
             NonFinite(row.index, what)
-            for row, part in zip(rows, parts, strict=True)
+            for row, part in zip(mine, parts, strict=True)
             if not bool(torch.isfinite(part).all())
         ]
     return found

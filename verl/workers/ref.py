@@ -112,7 +112,7 @@ class RefWorker:
             packs: the rows of each forward; the same number on every rank, and the rows of a pack all taught.
 
         Returns:
-            By `Row.index` the hidden states [response tokens, H], far smaller than logits.
+            By `Row.index` the hidden states [response tokens, H] of this rank's rows, far smaller than logits.
         """
         with self.evaluating() as model:
             return self._states(model, packs)
@@ -125,8 +125,9 @@ class RefWorker:
         found: dict[int, Tensor] = {}
         for rows in packs:
             hidden = model.evaluate(self.place.pack(rows, for_teacher=True), lambda hidden, _: hidden)
-            parts = hidden.split([len(row.response_ids) for row in rows]) if rows else ()
-            found |= {row.index: part for row, part in zip(rows, parts, strict=True)}
+            own = self.place.own(rows)
+            parts = hidden.split([len(row.response_ids) for row in own]) if own else ()
+            found |= {row.index: part for row, part in zip(own, parts, strict=True)}
         return found
 
     def terms(
@@ -135,7 +136,7 @@ class RefWorker:
         """The summands of the teacher's logits for the taught rows among `rows`; none if there is no taught row.
 
         Args:
-            rows: a micro-batch of the student.
+            rows: this rank's of a micro-batch of the student.
             own: `states`.
             live: `live_states`.
             live_head: of the live student.
@@ -162,7 +163,7 @@ class RefWorker:
         mine = squared_distance(self._shards(), self._student_shards())
         total = torch.tensor([mine], device=self.place.device)
         dist.all_reduce(total)
-        return math.sqrt(total.item())
+        return math.sqrt(total.item() / self.place.num_replicas)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights (the live tensors: loading fills them in place) and the number of updates."""

@@ -29,7 +29,7 @@ def training_state(learner: Learner, ref: RefWorker | None) -> dict[str, dict[st
 
 
 def num_bytes(state: dict[str, Any]) -> int:
-    """Bytes of this rank's tensors in a nested state."""
+    """Bytes of this rank's tensors in a nested state; shards that others hold too count in part."""
     return sum(_local_bytes(value) for value in _leaves(state))
 
 
@@ -100,4 +100,6 @@ def _leaves(value: Any) -> list[Any]:
 def _local_bytes(value: Any) -> int:
     if not isinstance(value, torch.Tensor):
         return 0
-    return (value.to_local() if isinstance(value, DTensor) else value).nbytes
+    if not isinstance(value, DTensor):
+        return value.nbytes
+    return value.to_local().nbytes // (value.device_mesh.size(0) if value.device_mesh.ndim == 2 else 1)

@@ -117,10 +117,11 @@ class Learner:
         self, rows: list[Row], own: dict[int, Tensor], live: dict[int, Tensor], totals: Totals
     ) -> tuple[Metrics, Tensor]:
         """Forward and backward of one micro-batch; with the sign of `spoilt`."""
-        tokens = response_tokens(rows, self.place.device)
+        mine = self.place.own(rows)
+        tokens = response_tokens(mine, self.place.device)
 
         def loss_fn(hidden: Tensor, head: Head) -> tuple[Tensor, Metrics]:
-            terms = self.teacher.terms(rows, own, live, head) if self.teacher else []
+            terms = self.teacher.terms(mine, own, live, head) if self.teacher else []
             return policy_loss(self.algorithm, hidden, head, tokens, self.temperature, terms, totals)
 
         loss, metrics = self.model(self.place.pack(rows), loss_fn)
@@ -149,19 +150,21 @@ class Learner:
         """This rank's samples behind a skipped update: what was given, and what forwards make of it. A collective."""
 
         def log_probs(rows: Sequence[Row]) -> Tensor:
-            ids = response_tokens(rows, self.place.device).ids
+            ids = response_tokens(self.place.own(rows), self.place.device).ids
             return model.evaluate(
-                self.place.pack(rows), lambda hidden, head: student_log_probs(hidden, head, ids, self.temperature)
+                place.pack(rows), lambda hidden, head: student_log_probs(hidden, head, ids, self.temperature)
             )
 
-        found = [finding for rows in batch.micro_batches for finding in spoilt_rows(rows)]
+        place = self.place
+        found = [finding for rows in batch.micro_batches for finding in spoilt_rows(place.own(rows))]
         with self.gathered() as model:
-            found += spoilt_results(batch.micro_batches, log_probs, "the student's log-probs")
+            found += spoilt_results(batch.micro_batches, place.own, log_probs, "the student's log-probs")
         if (teacher := self.teacher) is not None:
             with teacher.evaluating() as model:
                 found += spoilt_results(
                     batch.teacher_packs,
-                    lambda rows: model.evaluate(self.place.pack(rows, for_teacher=True), lambda hidden, _: hidden),
+                    place.own,
+                    lambda rows: model.evaluate(place.pack(rows, for_teacher=True), lambda hidden, _: hidden),
                     "the teacher's hidden states",
                 )
         return found
