@@ -125,7 +125,7 @@ ALL = {
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("agg", MODES)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(assignment=st.lists(st.integers(0, 2), min_size=B, max_size=B))
 def test_any_cut_adds_up_to_the_whole(name, agg, assignment):
     mode, actor = ALL[name]
@@ -142,7 +142,7 @@ def test_any_cut_adds_up_to_the_whole(name, agg, assignment):
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("agg", MODES)
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(padding=st.integers(1, 3), garbage=st.integers(-5, 5))
 def test_padding_changes_nothing(name, agg, padding, garbage):
     mode, actor = ALL[name]

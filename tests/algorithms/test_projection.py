@@ -175,7 +175,7 @@ def plain(case, batch):
     return loss, *gradients_of(loss, hidden, head.weight)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(case=cases())
 def test_streamed_sdpo_is_the_plain_definition(case):
     actor = {"self_distillation": case["settings"]}
@@ -196,7 +196,7 @@ def has_digits(case):
     return mass < 0.95
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=150, derandomize=True, suppress_health_check=[HealthCheck.filter_too_much])
 @given(case=cases().filter(has_digits))
 def test_streamed_sdpo_in_float32(case):
     """To 1e-5 of the largest entry, where the definition itself is as good in float32 (p - q of near twins is not)."""
@@ -235,7 +235,7 @@ def plain_policy_gradient(case, mode, actor, tokens, hidden, head):
 PER_TOKEN = ("old_log_probs", "rollout_log_probs", "advantages", "ref_log_probs")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     case=cases(),
     mode=st.sampled_from(["vanilla", "gspo", "sft"]),

@@ -103,7 +103,7 @@ def test_no_target_is_zero(mode, topk):
     assert metrics == {}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(padding=st.integers(0, 3), garbage=st.floats(-50, 0), mode=st.sampled_from(MODES[:3]))
 def test_padding_changes_nothing(padding, garbage, mode):
     config = SelfDistillationConfig(distillation_topk=3, is_clip=None)

@@ -26,6 +26,7 @@ NEIGHBOURS = {
     ("verl.rewards", "verl.sandbox"),
     ("verl.workers", "verl.single_controller"),
     ("recipes", "data"),
+    ("recipes", "verl.trainer"),  # doors of their own, composed as ours are
     ("verl.model_merger", "verl.checkpoint"),  # one door is another's name
 } | {(a, b) for a in FLOORS[0] for b in FLOORS[0]}
 """Pairs on one floor that may know each other (floor 0 is words: only circles are forbidden)."""

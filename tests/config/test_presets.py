@@ -122,10 +122,26 @@ GRPO = USER | {
     f"{ACTOR}.optim.lr": 1e-6,
     "trainer.val_before_train": True,
 }
+TTT = SDPO | {
+    "data.train_batch_size": 1,
+    "data.train_max_samples": 1,
+    f"{ACTOR}.ppo_mini_batch_size": 1,
+    f"{ACTOR}.optim.lr": 1e-6,
+    f"{ACTOR}.optim.lr_warmup_steps": 0,
+    f"{ACTOR}.self_distillation.alpha": 1.0,
+    f"{ACTOR}.self_distillation.distillation_topk": 20,
+    f"{ACTOR}.self_distillation.teacher_update_rate": 0.01,
+    f"{ACTOR}.self_distillation.advantage_clip": None,  # credit logit has no advantage
+    f"{ROLLOUT}.n": 16,
+    "vars.budget": 2750,
+    "trainer.test_freq": -1,
+    "trainer.save_freq": 10,
+    "trainer.default_local_dir": "outputs/test_time/trial",
+}
 RUNNABLE = ("data.train_files=x", "actor_rollout_ref.model.path=o/m", f"{ROLLOUT}.n=2")
 
 
-@pytest.mark.parametrize(("preset", "expected"), [("sdpo", SDPO), ("baseline_grpo", GRPO)])
+@pytest.mark.parametrize(("preset", "expected"), [("sdpo", SDPO), ("baseline_grpo", GRPO), ("ttt", TTT)])
 def test_preset(one, read, preset, expected):
     config = one(preset)
     assert {key: read(config, key) for key in expected} == expected
@@ -159,6 +175,12 @@ def test_quickstart_finds_the_shipped_model_from_anywhere(one, monkeypatch, tmp_
     monkeypatch.chdir(tmp_path)
     path = one("quickstart").actor_rollout_ref.model.path
     assert path.startswith("/") and path.endswith("recipes/embedded/model")
+
+
+def test_the_papers_advantage_clip_can_be_had_where_there_is_an_advantage(one, read):
+    distillation = f"{ACTOR}.self_distillation"
+    config = one("ttt", f"{distillation}.credit=token", f"{distillation}.advantage_clip=5.0")
+    assert read(config, f"{distillation}.advantage_clip") == 5.0
 
 
 def test_an_absolute_task_folder_stays_absolute(one):

@@ -24,7 +24,7 @@ def is_part(text, whole, side):
     return whole.startswith(text) if side == "right" else whole.endswith(text)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(TEXTS, min_size=1, max_size=3), st.integers(0, 150), SIDES)
 def test_the_longest_texts_are_cut_and_no_more_than_needed(texts, limit, side):
     def encode(kept):
@@ -54,7 +54,7 @@ def test_the_longer_section_goes_first_by_hand():
     assert cut("abc", 0, "left") == cut("abc", 0, "right") == ""
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(TEXTS, TEXTS, st.integers(1, 400), SIDES, st.sampled_from([by_character, by_word]))
 def test_template_question_and_system_message_survive(make_sample, shown, feedback, limit, side, encode):
     assume(feedback.strip())

@@ -45,7 +45,7 @@ def slow(values, preds):
     return {name: statistics.fmean(found) for name, found in parts.items()}
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 10**6), n=st.sampled_from([2, 3, 8]))
 def test_equals_the_slow_definition(seed, n):
     rng = np.random.default_rng(seed)
@@ -104,7 +104,7 @@ def test_a_prompt_with_a_missing_value_leaves_that_variable_only():
     assert found["val-core/src/acc/mean@2"] == 0.75
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10**6))
 def test_order_of_prompts_does_not_matter(seed):
     rng = np.random.default_rng(seed)

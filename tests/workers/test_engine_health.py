@@ -41,7 +41,7 @@ def assert_lawful(history):
 
 
 @pytest.mark.parametrize("may_be_illegal", [True, False])
-@settings(derandomize=True, max_examples=400, deadline=None)
+@settings(derandomize=True, max_examples=400)
 @given(data=st.data())
 def test_only_a_verified_engine_serves_and_restarts_stay_within_the_budget(may_be_illegal, data):
     budget = data.draw(st.integers(0, 3))

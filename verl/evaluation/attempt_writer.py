@@ -116,7 +116,9 @@ class AttemptWriter:
 
 def _header_line(header: Header) -> str:
     fields = {"run_name": header.run_name, "method": header.method, "stops_when_solved": header.stops_when_solved}
-    return json.dumps({"config": dict(header.config), **fields}, ensure_ascii=False, default=str) + "\n"
+    return (
+        json.dumps({"config": dict(header.config), **header.extras, **fields}, ensure_ascii=False, default=str) + "\n"
+    )
 
 
 def _attempt_line(attempt: Attempt) -> str:

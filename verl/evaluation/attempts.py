@@ -33,6 +33,8 @@ class Header:
     stops_when_solved: bool = True
     """Whether the number of attempts at a question depends on their outcomes. False says that all of them were made
     whatever came of them; only then the k of best-of-k can be any k of them (`discovery`)."""
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    """Further keys of the line; not read back."""
 
 
 @dataclass(frozen=True)

@@ -83,25 +83,34 @@ def read_weights(model: ModelConfig, path: str, dtype: torch.dtype) -> dict[str,
         InputError: weights are missing, have other shapes than the configuration says, or are not finite.
         ValueError: the model's logits are not what the losses make of its hidden states, or rows cannot be packed.
     """
+    lm = load_whole(path, dtype, model.trust_remote_code)
+    _check_head(lm, path)
+    if model.use_remove_padding:
+        _check_packing(lm, path)
+    add_lora(lm, model)
+    return {name: value.detach() for name, value in [*lm.named_parameters(), *lm.named_buffers()]}
+
+
+def load_whole(path: str, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:
+    """A model with all its weights, in host memory.
+
+    Raises InputError when its files lack weights, or have them in other shapes than the configuration says.
+    """
     disable_progress_bar()  # one line of the driver says what happens; a bar from a worker would cut through it
-    config = load_config(path, model.trust_remote_code)
+    config = load_config(path, trust_remote_code)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         path,
         config=config,
         dtype=dtype,
         attn_implementation=_capped(config, "sdpa"),
-        trust_remote_code=model.trust_remote_code,
+        trust_remote_code=trust_remote_code,
         use_safetensors=True,  # never a pickle
         ignore_mismatched_sizes=True,  # told below, by name
         output_loading_info=True,
     )
     lm, found = loaded
     _check_complete(found, path)
-    _check_head(lm, path)
-    if model.use_remove_padding:
-        _check_packing(lm, path)
-    add_lora(lm, model)
-    return {name: value.detach() for name, value in [*lm.named_parameters(), *lm.named_buffers()]}
+    return lm
 
 
 def build_modules(model: ModelConfig, path: str, dtype: torch.dtype, attention: str) -> PreTrainedModel:

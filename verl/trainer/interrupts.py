@@ -46,11 +46,12 @@ class StoppedForNow(KeyboardInterrupt):
     Args:
         step: the last one, which is saved.
         goes_on: whether the same command goes on from there.
+        what: what is counted.
     """
 
-    def __init__(self, step: int, goes_on: bool) -> None:
+    def __init__(self, step: int, goes_on: bool, what: str = "step") -> None:
         hint = "the same command goes on from there" if goes_on else "the same command does not resume from it"
-        super().__init__(f"asked to stop after step {step}, which is saved; {hint}")
+        super().__init__(f"asked to stop after {what} {step}, which is saved; {hint}")
         self.exit_status = EXIT_REQUEUE if goes_on else 130
 
 

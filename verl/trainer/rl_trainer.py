@@ -9,9 +9,11 @@ come from, engines or a recording, and whether the next one is written during th
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Literal, cast
 
 from verl.algorithms.high_entropy import keep_high_entropy
@@ -48,9 +50,22 @@ from verl.trainer.weigh_rows import weigh_rows
 from verl.trainer.writing import Source, Writing
 from verl.types import Sample
 
+StartRoles = Callable[[PPOConfig, int, Path], AbstractContextManager[ActorRole]]
+"""Starts the roles of a run, given its optimizer steps and the folder for logs: `ray_roles` and its likes."""
 
-def train(config: PPOConfig) -> None:
-    """Run `main_ppo`'s configuration to its last step, with as many restarts as it allows."""
+
+def train(
+    config: PPOConfig,
+    more_listeners: Callable[[RLTrainer, Run], Sequence[Listener]] = lambda trainer, run: (),
+    start_roles: StartRoles | None = None,
+) -> None:
+    """Run `main_ppo`'s configuration to its last step, with as many restarts as it allows.
+
+    Args:
+        more_listeners: made anew for each start of the roles. They are called before validation, trackers and
+            checkpoints, so these see what they add to a step, and take a step that they end the run with as the last.
+        start_roles: None for the roles as Ray actors.
+    """
     data = load_run_data(config)
     first_batch = data.sampler.state_dict()
     with recorded_run(config) as run:
@@ -59,15 +74,22 @@ def train(config: PPOConfig) -> None:
         def attempt(restart: Restart | None) -> None:
             data.sampler.load_state_dict(first_batch)
             trainer = own.resumed(config.trainer) if restart else config.trainer
-            train_once(replace(config, trainer=trainer), data, run, restart)
+            train_once(replace(config, trainer=trainer), data, run, restart, more_listeners, start_roles)
 
         with_restarts(RestartPolicy(config.trainer.max_restarts), attempt)
 
 
-def train_once(config: PPOConfig, data: RunData, run: Run, restart: Restart | None) -> None:
+def train_once(
+    config: PPOConfig,
+    data: RunData,
+    run: Run,
+    restart: Restart | None,
+    more_listeners: Callable[[RLTrainer, Run], Sequence[Listener]],
+    start_roles: StartRoles | None,
+) -> None:
     """Start all roles and train from the newest checkpoint, or from the start, to the last step."""
     replay = Replay(config, data) if config.trainer.replay else None
-    start_roles = ray_actor if replay else ray_roles
+    start_roles = start_roles or (ray_actor if replay else ray_roles)
     phases, logs = Phases(), run.folder / "logs"
     with (
         run.tracking(data.total_steps) as tracking,
@@ -93,6 +115,7 @@ def train_once(config: PPOConfig, data: RunData, run: Run, restart: Restart | No
         watched = config.trainer.stop_on_collapse
         trainer.listeners = [
             *([RolloutDump(folder, data)] if (folder := config.trainer.rollout_data_dir) else []),
+            *more_listeners(trainer, run),
             *([Validation(trainer, roles)] if data.validation and isinstance(roles, Roles) else []),
             TeacherChecks(config, roles.actor, data.encode),
             CheckpointTime(checkpoints),
