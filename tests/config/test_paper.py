@@ -50,6 +50,16 @@ PUBLISHED = {
         f"{ACTOR}.optim.lr_warmup_steps": 0,
         f"{ROLLOUT}.val_kwargs.n": 4,
     },
+    "ttt": {
+        "data.train_batch_size": 1,
+        f"{ACTOR}.ppo_mini_batch_size": 1,
+        f"{ROLLOUT}.n": 16,
+        f"{DISTILLATION}.distillation_topk": 20,
+        f"{DISTILLATION}.alpha": 1.0,
+        f"{DISTILLATION}.teacher_update_rate": 0.01,
+        f"{ACTOR}.optim.lr": 1e-6,
+        f"{ACTOR}.optim.lr_warmup_steps": 0,
+    },
 }
 
 
