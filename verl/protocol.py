@@ -41,12 +41,18 @@ class Row:
     """Per token; empty when the algorithm uses none."""
     old_log_probs: list[float] = field(default_factory=list)
     """Of the policy before the first update of this batch; empty: the update's own detached values serve."""
+    entropies: list[float] = field(default_factory=list)
+    """Of the policy before the first update, in nats; stay on the driver (`verl.algorithms.high_entropy`)."""
     ref_log_probs: list[float] = field(default_factory=list)
     """Of the frozen reference (KL loss, KL in the reward)."""
     teacher_prompt_ids: list[int] = field(default_factory=list)
     """The reprompted prompt the teacher sees; empty when the sample has no target."""
     index: int = 0
     """Position in the rollout batch: per-row results come back under it, and messages name it."""
+    distillation_weight: float = 1.0
+    """What its self-distillation counts (`self_distillation.pass_rate_weight`)."""
+    is_routed: bool = False
+    """Learnt by the policy gradient alone, and with all its weight (`self_distillation.correct_samples=grpo`)."""
     is_anchor: bool = False
     """A self-anchor (`as_anchor`): enters no loss but the anchor's."""
     loss_rank: int = 0

@@ -108,6 +108,7 @@ ALGORITHMS = Table(
         "sdpo": "verl.algorithms.sdpo:SDPO",
         "vanilla": "verl.algorithms.policy_gradient:Vanilla",
         "gspo": "verl.algorithms.policy_gradient:GSPO",
+        "cispo": "verl.algorithms.policy_gradient:CISPO",
         "sft": "verl.algorithms.sft:SFT",
     },
 )

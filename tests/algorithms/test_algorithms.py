@@ -70,7 +70,14 @@ def flat(values):
     )
 
 
-PER_TOKEN = ("old_log_probs", "rollout_log_probs", "advantages", "ref_log_probs")
+PER_TOKEN = (
+    "old_log_probs",
+    "rollout_log_probs",
+    "advantages",
+    "ref_log_probs",
+    "distillation_weights",
+    "routed_mask",
+)
 
 
 def run(algorithm, values, constants, totals, tokens_per_tile=3):
@@ -111,6 +118,7 @@ ALL = {
     ),
     "vanilla": ("vanilla", {"use_kl_loss": True, "entropy_coeff": 0.01}),
     "gspo": ("gspo", {}),
+    "cispo": ("cispo", {}),
     "sft": ("sft", {}),
 }
 
@@ -162,6 +170,38 @@ def test_no_target_is_exactly_zero(name, agg):
     loss, grad, *_ = run(algorithm, values, constants, totals_of(values))
     assert loss.item() == 0.0
     assert grad.abs().max() == 0.0
+
+
+WEIGHTS = torch.tensor([0.5, 0.0, 0.25, 0.0, 1.0], dtype=torch.float64)[:, None].expand(B, T)
+ROUTED = torch.tensor([0.0, 1, 0, 0, 0], dtype=torch.float64)[:, None].expand(B, T)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+@pytest.mark.parametrize("agg", MODES)
+def test_rows_that_weigh_less_and_rows_that_learn_by_grpo_alone(agg, share):
+    """Against the sum over rows, each alone in the batch, with its weight put in by hand."""
+
+    def loss_of(rows_distilled, grpo_lambda, **given):
+        settings = SelfDistillationConfig(distillation_topk=3, grpo_lambda=grpo_lambda, correct_samples="grpo")
+        algorithm = make("sdpo", agg, self_distillation=settings, clip_ratio=1e6, clip_ratio_c=1e6)
+        values, constants = batch()
+        values |= {"teacher": constants.pop("teacher"), "is_anchor": 0 * ANCHORS, **given}
+        totals = totals_of(values)
+        if rows_distilled is not None:
+            values["self_distillation_mask"] = TAUGHT * (torch.arange(B) == rows_distilled)
+        return run(algorithm, values, constants, totals)
+
+    advantages = batch()[0]["advantages"]
+    none = torch.zeros(B, T, dtype=torch.float64)
+    parts = []
+    for row in (0, 2, 4):  # distillation: each taught row alone, without the policy gradient
+        parts.append((WEIGHTS[row, 0] * (1 - share), loss_of(row, 0.0, advantages=none)))
+    for row in range(B):  # policy gradient: each row alone, without distillation
+        alone = advantages * (torch.arange(B) == row)[:, None]
+        parts.append((1.0 if row == 1 else share, loss_of(None, 1.0, advantages=alone)))
+    found = loss_of(None, share, distillation_weights=WEIGHTS, routed_mask=ROUTED)
+    torch.testing.assert_close(found[0], sum(weight * part[0] for weight, part in parts))
+    torch.testing.assert_close(found[1], sum(weight * part[1] for weight, part in parts))
 
 
 @pytest.mark.parametrize("agg", MODES)

@@ -1,4 +1,4 @@
-"""PPO's and GSPO's losses, by hand."""
+"""PPO's, GSPO's and CISPO's losses, and which tokens they are of, by hand."""
 
 import math
 
@@ -7,10 +7,11 @@ import torch
 
 from verl.algorithms.aggregation import count_mask
 from verl.algorithms.base import LossInputs, TokenDistribution
-from verl.algorithms.policy_gradient import GSPO, Vanilla
+from verl.algorithms.high_entropy import keep_high_entropy
+from verl.algorithms.policy_gradient import CISPO, GSPO, Vanilla
 from verl.config import ActorConfig
 from verl.config.root import AlgorithmConfig, RolloutCorrectionConfig
-from verl.protocol import Totals, mean_metrics
+from verl.protocol import Row, Totals, mean_metrics
 
 
 def inputs(log_probs, mask, **more):
@@ -111,3 +112,44 @@ def test_missing_inputs_are_named(actor, correction, more, message):
     algorithm = AlgorithmConfig(rollout_correction=RolloutCorrectionConfig(**correction))
     with pytest.raises(ValueError, match=message):
         Vanilla(ActorConfig(**actor), algorithm).loss(inputs(torch.zeros(1, 1), torch.ones(1, 1), **more))
+
+
+def test_cispo_clips_the_weight_of_a_token_and_keeps_its_gradient():
+    # ratios: inside, above the upper bound, below the lower one; the last token is not the policy's
+    ratios, adv = torch.tensor([[1.1, 2.0, 0.5, 9.0]]), torch.tensor([[1.0, 1.0, -1.0, -2.0]])
+    old = torch.tensor([[-1.0, -2.0, -0.5, -3.0]])
+    log_probs = (old + ratios.log()).requires_grad_()
+    actor = ActorConfig(clip_ratio_low=0.2, clip_ratio_high=0.28)
+    batch = inputs(log_probs, torch.tensor([[1.0, 1, 1, 0]]), old_log_probs=old, advantages=adv)
+    loss, metrics = CISPO(actor, AlgorithmConfig()).loss(batch)
+    loss.backward()
+    torch.testing.assert_close(log_probs.grad, torch.tensor([[-1.1 / 3, -1.28 / 3, 0.8 / 3, 0.0]]))
+    values = [math.log(ratio) + value for ratio, value in ((1.1, -1.0), (2.0, -2.0), (0.5, -0.5))]
+    assert loss.item() == pytest.approx((-1.1 * values[0] - 1.28 * values[1] + 0.8 * values[2]) / 3)
+    assert mean_metrics(metrics)["actor/pg_clipfrac"] == pytest.approx(2 / 3)
+
+
+def test_cispo_without_a_lower_bound():
+    log_probs = torch.tensor([[math.log(1e-3)]], requires_grad=True)
+    batch = inputs(log_probs, torch.ones(1, 1), old_log_probs=torch.zeros(1, 1), advantages=torch.ones(1, 1))
+    loss, _ = CISPO(ActorConfig(clip_ratio_low=1.0), AlgorithmConfig()).loss(batch)
+    loss.backward()
+    assert log_probs.grad.item() == pytest.approx(-1e-3)
+
+
+def test_high_entropy_tokens_of_the_whole_batch_keep_their_advantages():
+    # Of the 8 tokens that the policy wrote the two most uncertain are kept, and the third, which is as uncertain as the
+    # second; the token with entropy 9 was put in by an environment.
+    rows = [
+        Row([1], [2, 3, 4], [1, 1, 1], advantages=[1.0, 2.0, 3.0], entropies=[0.1, 2.0, 0.3], index=0),
+        Row([1], [2, 3], [1, 0], advantages=[-1.0, 0.0], entropies=[0.2, 9.0], index=1),
+        Row([1], [5, 6, 7, 8], [1, 1, 1, 1], advantages=[-4.0] * 4, entropies=[1.5, 1.5, 0.0, 0.4], index=2),
+    ]
+    kept, threshold = keep_high_entropy(rows, 0.25)
+    assert threshold == 1.5
+    assert [row.advantages for row in kept] == [[0.0, 2.0, 0.0], [0.0, 0.0], [-4.0, -4.0, 0.0, 0.0]]
+    assert all(row.entropies == [] for row in kept)
+    assert [row.advantages for row in keep_high_entropy(rows, 1.0)[0]] == [row.advantages for row in rows]
+    one, threshold = keep_high_entropy(rows, 0.01)  # at least one
+    assert threshold == 2.0 and sum(a != 0 for row in one for a in row.advantages) == 1
+    assert keep_high_entropy([Row([1], [2], [0], advantages=[0.0], entropies=[1.0])], 0.2)[1] == 0.0

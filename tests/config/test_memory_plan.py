@@ -59,6 +59,23 @@ def test_whole_models_are_counted_where_they_stay_gathered(one):
     assert sizes["gathered teacher"] == shape.num_params * 2
 
 
+@pytest.mark.parametrize(
+    ("overrides", "copies"),
+    [
+        ((), 0),
+        (("kl_anchor_coef=0.1",), 1),
+        (("kl_anchor_coef=0.1", "teacher_update_rate=0"), 0),
+        (("kl_anchor_coef=0.1", "teacher_regularization=trust-region"), 0),
+    ],
+)
+def test_a_frozen_model_beside_a_moving_teacher_is_a_copy_more(one, overrides, copies):
+    config = one("sdpo", *(f"actor_rollout_ref.actor.self_distillation.{override}" for override in overrides))
+    shape = shape_of(SIZES | {"model_type": "llama"})
+    sizes = {row.name: row.size for row in estimate(config, shape, on_gpu=True, gpu_bytes=None)}
+    assert sizes["teacher"] == shape.num_params  # fp32 on 4 ranks
+    assert sizes.get("frozen model", 0) == copies * shape.num_params * 2 / 4  # bf16
+
+
 def test_copies_and_shared_forwards_by_hand(one):
     """On 4 ranks, 2 for a copy and 2 at a forward: half of the weights, and half of a micro-batch's tokens, each."""
     actor = "actor_rollout_ref.actor"

@@ -54,7 +54,17 @@ def test_a_wrong_value_does_not_cause_a_second_sentence(problems):
     [
         (["data.train_batch_size=48"], ["48 prompts of a step / 32 prompts of an update = 1.5", "16, 24, 48"]),
         (["data.train_batch_size=8"], ["8 prompts of a step / 32 prompts of an update = 0.25"]),
-        ([f"{ACTOR}.use_kl_loss=True"], ["use_kl_loss=True", "teacher"]),
+        ([f"{ACTOR}.use_kl_loss=True"], ["use_kl_loss=True", "teacher", f"{DISTILLATION}.kl_anchor_coef"]),
+        (
+            [f"{ACTOR}.policy_loss.high_entropy_fraction=0.2"],
+            ["high_entropy_fraction=0.2", "loss_mode=sdpo has none", "loss_mode=vanilla", "grpo_lambda"],
+        ),
+        (
+            [f"{DISTILLATION}.correct_samples=grpo", f"{ROLLOUT}.n=1"],
+            ["n=1", "compares the responses to one prompt"],
+        ),
+        ([f"{DISTILLATION}.credit=token"], ["alpha=0.5", "credit=token", "alpha=1.0"]),
+        ([f"{DISTILLATION}.advantage_clip=5"], ["advantage_clip=5.0", "set credit to token"]),
         (["algorithm.use_kl_in_reward=True"], ["use_kl_in_reward=True", "teacher"]),
         (["algorithm.adv_estimator=gae"], ["grpo, reinforce_plus_plus, rloo", "critic"]),
         ([f"{ROLLOUT}.max_model_len=9000"], ["9000", "2048", "8192", "10240"]),

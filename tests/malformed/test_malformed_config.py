@@ -55,7 +55,7 @@ VALUES = [
     ("reward_model.timeout=inf", "timeout=inf: must be a finite number"),
 ]
 NAMED = [
-    (f"{ACTOR}.policy_loss.loss_mode=spdo", "known are gspo, sdpo, sft, vanilla. Did you mean 'sdpo'?"),
+    (f"{ACTOR}.policy_loss.loss_mode=spdo", "known are cispo, gspo, sdpo, sft, vanilla. Did you mean 'sdpo'?"),
     (f"{ACTOR}.policy_loss.loss_mode=sft", "python -m verl.trainer.main_sft"),
     ("algorithm.adv_estimator=grpoo", "known are grpo, reinforce_plus_plus, rloo. Did you mean 'grpo'?"),
     (f"{ROLLOUT}.name=vlm", "known are hf, vllm. Did you mean 'vllm'?"),

@@ -44,7 +44,7 @@ class StopAfter(BaseListener):
 
 @pytest.fixture
 def train(tmp_path):
-    def run(schedule, step=0, sampler=None, total=5, before=()):
+    def run(schedule, *overrides, step=0, sampler=None, total=5, before=()):
         """Train on from `step`, with 4 of 10 prompts a step; returns the record of the steps."""
         config = compose_run(
             tmp_path,
@@ -52,6 +52,7 @@ def train(tmp_path):
             "algorithm.rollout_correction.rollout_is=token",
             f"trainer.total_training_steps={total}",
             f"trainer.rollout_schedule={schedule}",
+            *overrides,
         )
         data = load_run_data(config)
         if sampler:
@@ -182,3 +183,58 @@ def test_rows_hold_the_reprompts_of_their_own_samples(train):
     for sample, is_taught in zip(step.samples, tokenizer_sees, strict=True):
         others = [s for s in groups[sample.uid] if s is not sample]
         assert is_taught == (any(s.reward.score for s in others) or bool(sample.reward.feedback))
+
+
+@pytest.fixture
+def scored_by_length(tmp_path):
+    """The override for a scorer that finds about half of all responses right."""
+    scorer = tmp_path / "by_length.py"
+    head = "def compute_score(data_source, solution_str, ground_truth, extra_info=None):"
+    scorer.write_text(f"{head}\n    return float(len(solution_str) % 2)\n")
+    return f"custom_reward_function.path={scorer}"
+
+
+def test_right_samples_by_grpo_weights_by_pass_rate_and_a_frozen_model(train, scored_by_length):
+    keys = ("correct_samples=grpo", "pass_rate_weight=True", "kl_anchor_coef=0.1", "teacher_update_rate=0.05")
+    settings = [f"actor_rollout_ref.actor.self_distillation.{key}" for key in keys]
+    first, second = train("on_policy", scored_by_length, *settings, total=2).steps
+    for sample, row in zip(first.samples, first.rows, strict=True):
+        scores = [other.reward.score for other in first.samples if other.uid == sample.uid]
+        assert row.is_routed == (sample.reward.score == 1.0)
+        assert row.is_taught == (sample.reward.score == 0.0 and 0 < sum(scores) < len(scores))
+        assert len(row.advantages) == len(row.ref_log_probs) == len(row.response_ids)
+        if row.is_taught:
+            assert row.distillation_weight == pytest.approx(2**0.5 / 3)  # one of three is right, or two
+    assert {row.is_routed for row in first.rows} == {row.is_taught for row in first.rows} == {True, False}
+    assert first.metrics["self_distillation/pass_rate_weight"] == pytest.approx(2**0.5 / 3)
+    held = [step.metrics["self_distillation/kl_anchor"] for step in (first, second)]
+    assert held[0] == pytest.approx(0.0, abs=1e-6) and held[1] > 1e-6
+
+
+def test_a_policy_gradient_of_the_uncertain_tokens(train, scored_by_length):
+    grpo = (scored_by_length, "actor_rollout_ref.actor.policy_loss.loss_mode=vanilla")
+    uncertain = "actor_rollout_ref.actor.policy_loss.high_entropy_fraction=0.25"
+    (step,) = train("on_policy", *grpo, uncertain, "actor_rollout_ref.actor.ppo_mini_batch_size=2", total=1).steps
+    (whole,) = train("on_policy", *grpo, total=1).steps
+    assert step.samples == whole.samples and step.metrics["actor/high_entropy_threshold"] > 0
+    kept = changed = 0
+    for row, full in zip(step.rows, whole.rows, strict=True):
+        assert len(row.old_log_probs) == len(row.response_ids) and not full.old_log_probs  # two updates, and one
+        written = [(a, b) for a, b, bit in zip(row.advantages, full.advantages, row.response_mask, strict=True) if bit]
+        assert all(a in (0.0, b) for a, b in written)
+        if full.advantages[0]:
+            kept, changed = kept + sum(a == b for a, b in written), changed + sum(a != b for a, b in written)
+    assert 0 < kept < changed
+
+
+def test_the_one_seed_reaches_the_order_of_the_data_and_every_response(train):
+    def first_batch(seed):
+        (step,) = train("on_policy", f"trainer.seed={seed}", total=1).steps
+        return [s.prompt.index for s in step.samples], {s.prompt.index: s.response_text for s in step.samples}
+
+    order, texts = first_batch(1)
+    other_order, other_texts = first_batch(2)
+    assert first_batch(1) == (order, texts)
+    assert other_order != order
+    both = texts.keys() & other_texts.keys()  # the same prompts, answered otherwise
+    assert both and any(texts[index] != other_texts[index] for index in both)

@@ -52,6 +52,18 @@ def anchor_loss(student, teacher, frozen, rows: list[Row], settings: SelfDistill
     return settings.teacher_anchor_coef * total / max(count, 1)
 
 
+def kl_to_frozen(student, frozen, rows: list[Row]) -> torch.Tensor:
+    """Mean over all response tokens of exp(log q - log p) - 1 - (log q - log p), at most 10, on the plain prompts."""
+    values = []
+    for row in rows:
+        ids = torch.tensor(row.response_ids)[:, None]
+        logits = (logits_of(model, row.prompt_ids, row) / TEMPERATURE for model in (student, frozen))
+        p, q = (values.log_softmax(-1).gather(1, ids)[:, 0] for values in logits)
+        kl = (q.detach() - p).exp() - 1 - (q.detach() - p)
+        values += [value.clamp(max=10) for value, bit in zip(kl, row.response_mask, strict=True) if bit]
+    return torch.stack(values).mean()
+
+
 def mini_batch_loss(student, teacher, frozen, rows: list[Row], config: ActorRolloutRefConfig) -> torch.Tensor:
     settings = config.actor.self_distillation
     columns = {"s": [], "t": [], "ids": [], "mask": []}
@@ -79,6 +91,8 @@ def mini_batch_loss(student, teacher, frozen, rows: list[Row], config: ActorRoll
     )
     if settings.teacher_anchor_coef:
         loss = loss + anchor_loss(student, teacher, frozen, rows, settings)
+    if settings.kl_anchor_coef:
+        loss = loss + settings.kl_anchor_coef * kl_to_frozen(student, frozen, rows)
     return loss
 
 

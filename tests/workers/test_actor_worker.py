@@ -95,6 +95,25 @@ def test_log_probs_equal_transformers(path, plain):
         assert found[row.index] == pytest.approx(expected.tolist(), abs=1e-5)
 
 
+def test_the_seed_reaches_what_is_random_in_the_model(path):
+    first, again, other = (
+        teacher_of(make_actor(make_config(path, model={"lora_rank": 2}), seed=seed)) for seed in (1, 1, 2)
+    )
+    assert is_equal(first, again) and not is_equal(first, other)
+
+
+def test_entropies_and_log_probs_come_from_one_forward(path, plain):
+    worker = make_actor(make_config(path, loss_mode="vanilla"))
+    found = worker.compute_entropies(MiniBatch([TAUGHT[:3], TAUGHT[3:], []], count_totals(TAUGHT)))
+    log_probs = worker.compute_log_probs(one_batch(TAUGHT), "actor")
+    for row in TAUGHT:
+        ids = torch.tensor([row.prompt_ids + row.response_ids])
+        logits = plain(ids).logits[0, len(row.prompt_ids) - 1 : -1] / TEMPERATURE
+        assert found[row.index][0] == pytest.approx(log_probs[row.index], abs=1e-5)
+        entropies = torch.distributions.Categorical(logits=logits).entropy().tolist()
+        assert found[row.index][1] == pytest.approx(entropies, abs=1e-5)
+
+
 def test_padding_changes_nothing(path):
     worker = make_actor(make_config(path))
     long = Row([1] * 40, [2] * 50, [1] * 50, index=9)
@@ -107,6 +126,26 @@ def test_asking_for_a_reference_that_is_not_there(path):
     worker = make_actor(replace(config, actor=replace(config.actor, use_kl_loss=False)))
     with pytest.raises(ValueError, match="no reference"):
         worker.compute_log_probs(one_batch(TAUGHT), "ref")
+
+
+def test_the_frozen_model_stands_still_beside_a_teacher_that_moves(path, plain):
+    def log_probs(row):
+        logits = plain(torch.tensor([row.prompt_ids + row.response_ids])).logits[0, len(row.prompt_ids) - 1 : -1]
+        chosen = (logits / TEMPERATURE).log_softmax(-1).gather(-1, torch.tensor(row.response_ids)[:, None])
+        return chosen[:, 0].tolist()
+
+    for rate, model in ((0.5, {}), (0.0, {}), (0.5, {"lora_rank": 2})):
+        worker = make_actor(make_config(path, model=model, teacher_update_rate=rate, kl_anchor_coef=0.1))
+        assert (worker._reference is worker._ref) == (rate == 0.0)  # no third copy where the second will do
+        found = worker.compute_log_probs(one_batch(TAUGHT), "ref")
+        for row in TAUGHT:
+            assert found[row.index] == pytest.approx(log_probs(row), abs=1e-5)
+        held = [replace(row, ref_log_probs=found[row.index]) for row in TAUGHT]
+        metrics = [worker.update_policy([one_batch(held)]) for _ in range(2)]
+        first, second = (m["self_distillation/kl_anchor"][0] for m in metrics)
+        assert first == pytest.approx(0.0, abs=1e-5) and second > 1e-3
+        assert worker.compute_log_probs(one_batch(TAUGHT), "ref") == found
+        assert worker.compute_log_probs(one_batch(TAUGHT), "actor") != found
 
 
 def test_teacher_match_finds_the_teachers_greedy_response(path, plain):

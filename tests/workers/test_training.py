@@ -91,7 +91,15 @@ def test_ranks_that_share_forwards_answer_like_one(folder, two_ranks):
     assert [found[name].keys() for name in ("log-probs", "match")] == [{0, 1, 2, 3, 4}, {0, 2, 3}]
 
 
-PLAIN = ["ema-tied", "trust-region-untied", "lone-taught-row-tied", "anchored-tied", "anchored-trust-region-untied"]
+PLAIN = [
+    "ema-tied",
+    "trust-region-untied",
+    "lone-taught-row-tied",
+    "anchored-tied",
+    "anchored-trust-region-untied",
+    "kl-anchored-untied",
+    "kl-anchored-frozen-tied",
+]
 
 
 @pytest.mark.parametrize("name", PLAIN)

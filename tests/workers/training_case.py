@@ -85,8 +85,10 @@ def make_config(
     )
 
 
-def make_actor(config: ActorRolloutRefConfig, info: RankInfo | None = None, device: str = "cpu") -> ActorWorker:
-    trainer = TrainerConfig(device=device, n_gpus_per_node=1 if info is None else info.world_size)
+def make_actor(
+    config: ActorRolloutRefConfig, info: RankInfo | None = None, device: str = "cpu", seed: int = 1
+) -> ActorWorker:
+    trainer = TrainerConfig(device=device, n_gpus_per_node=1 if info is None else info.world_size, seed=seed)
     worker = make_worker(ActorWorker, info or RankInfo(), config, AlgorithmConfig(), trainer, 4)
     worker.setup()
     return worker
@@ -196,6 +198,25 @@ CASES = {
         2,
         {"model": {"lora_rank": 2, "lora_alpha": 8.0}, "teacher_update_rate": 0.5, "alpha": 1.0, **ANCHOR},
     ),
+    # The frozen model beside a teacher that moves, beside one that does not, and as adapters.
+    "kl-anchored-untied": (
+        False,
+        TAUGHT,
+        1,
+        {"teacher_update_rate": 0.3, "distillation_topk": 5, "kl_anchor_coef": 0.5},
+    ),
+    "kl-anchored-frozen-tied": (
+        True,
+        TAUGHT,
+        2,
+        {"teacher_update_rate": 0.0, "distillation_topk": None, "kl_anchor_coef": 0.5},
+    ),
+    "kl-anchored-lora-tied": (
+        True,
+        TAUGHT,
+        2,
+        {"model": {"lora_rank": 2, "lora_alpha": 8.0}, "teacher_update_rate": 0.5, "kl_anchor_coef": 0.5},
+    ),
     "gspo-entropy-untied": (False, SCORED, 3, {"loss_mode": "gspo", "actor": {"entropy_coeff": 0.05}}),
     "lora-tied": (True, TAUGHT, 1, {"model": {"lora_rank": 2, "lora_alpha": 8.0}, "teacher_update_rate": 0.5}),
 }
@@ -255,6 +276,6 @@ def run_case(
     options["model"] = CASES[name][3].get("model", {}) | varied.get("model", {})
     options["actor"] = options.get("actor", {}) | (actor or {})
     worker = make_actor(make_config(str(folder / ("tied" if is_tied else "untied")), **options), info)
-    if "loss_mode" in options:
+    if worker.learner.algorithm.needs_reference:
         rows = with_reference(worker, rows)
     return train(worker, rows, limits, teacher_limits)

@@ -78,6 +78,10 @@ class LossInputs:
     """[B, T] what a token's loss counts when all response tokens do; None: rows are whole, the masks say it."""
     taught_weights: Tensor | None = None
     """[B, T] the same when only tokens of rows that have a target count."""
+    distillation_weights: Tensor | None = None
+    """[B, T] `Row.distillation_weight` of a token's row; None: 1 for all."""
+    routed_mask: Tensor | None = None
+    """[B, T] 1 in rows that are `Row.is_routed`; None: there are none."""
     anchor_mask: Tensor | None = None
     """[B, T] response tokens of self-anchors, which neither of the other masks has; None: there are none."""
     anchor_weights: Tensor | None = None
@@ -134,6 +138,8 @@ class ResponseTokens:
     rollout_log_probs: Tensor | None = None
     advantages: Tensor | None = None
     ref_log_probs: Tensor | None = None
+    distillation_weights: Tensor | None = None
+    routed_mask: Tensor | None = None
 
 
 class Algorithm(ABC):
@@ -149,6 +155,11 @@ class Algorithm(ABC):
     """Share of the rows with a target that the student also runs on the teacher's prompt (`Row.as_anchor`)."""
     needs_old_log_probs: bool = True
     """Whether the loss depends on them when several updates follow one rollout."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the log-probs of a frozen reference have to come with the rows."""
+        return self.actor.use_kl_loss or self.algorithm.use_kl_in_reward
 
     @property
     def couples_tokens(self) -> bool:

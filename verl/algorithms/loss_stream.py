@@ -63,7 +63,14 @@ def tile_tokens(vocab_size: int, num_buffers: int, device: torch.device) -> int:
     return max(low, min(high, tokens // 64 * 64))
 
 
-_PER_TOKEN = ("old_log_probs", "rollout_log_probs", "advantages", "ref_log_probs")
+_PER_TOKEN = (
+    "old_log_probs",
+    "rollout_log_probs",
+    "advantages",
+    "ref_log_probs",
+    "distillation_weights",
+    "routed_mask",
+)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""Policy gradients with clipped importance ratios: PPO's token-level loss (`vanilla`) and GSPO's sequence-level one.
+"""Policy gradients with clipped importance ratios: PPO's token-level loss (`vanilla`), GSPO's sequence-level one, and
+CISPO, which clips the weight of a token instead of the token.
 
-Both learn from advantages alone; `verl.algorithms.advantages` says where these come from (GRPO, RLOO, ...).
+All learn from advantages alone; `verl.algorithms.advantages` says where these come from (GRPO, RLOO, ...).
 """
 
 from __future__ import annotations
@@ -70,6 +71,22 @@ def gspo_token_losses(
     return torch.maximum(plain, clipped), values
 
 
+def cispo_token_losses(
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, actor: ActorConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """CISPO's loss of every token (MiniMax-M1, arXiv 2506.13585, equations 4 and 5); all tensors [B, T].
+
+    With r = exp(log_probs - old): -stopgrad(clip(r, 1 - low, 1 + high)) A log_probs. A ratio beyond the bounds only
+    stops growing: unlike in PPO its token keeps a gradient. The paper tunes `clip_ratio_high` and has no lower bound,
+    which is `clip_ratio_low=1`.
+    """
+    log_ratio = (log_probs - old_log_probs).detach()
+    ratio = importance_ratio(log_ratio)
+    weight = ratio.clamp(*clip_bounds(actor))
+    values = {"actor/ppo_kl": -log_ratio, "actor/pg_clipfrac": (weight != ratio).float()}
+    return -weight * advantages * log_probs, values
+
+
 def require_advantages(inputs: LossInputs) -> Tensor:
     """The advantages [B, T]; ValueError when the batch has none."""
     if inputs.advantages is None:
@@ -78,7 +95,7 @@ def require_advantages(inputs: LossInputs) -> Tensor:
 
 
 class _PolicyGradient(Algorithm):
-    """The steps both share; a subclass gives the per-token loss and how it is averaged."""
+    """The steps all share; a subclass gives the per-token loss and how it is averaged."""
 
     needs_advantages = True
 
@@ -110,6 +127,13 @@ class Vanilla(_PolicyGradient):
 
     def _token_losses(self, inputs: LossInputs, old: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return ppo_token_losses(inputs.student.log_probs, old, require_advantages(inputs), self.actor)
+
+
+class CISPO(_PolicyGradient):
+    """`loss_mode=cispo`."""
+
+    def _token_losses(self, inputs: LossInputs, old: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return cispo_token_losses(inputs.student.log_probs, old, require_advantages(inputs), self.actor)
 
 
 class GSPO(_PolicyGradient):

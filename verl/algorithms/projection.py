@@ -74,16 +74,19 @@ class TokenScores:
     log_probs: Tensor
     is_most_likely: Tensor
     """Bool: no token is more likely."""
+    entropy: Tensor | None = None
+    """In nats; None when it was not asked for."""
 
 
 @torch.no_grad()
-def score(terms: Sequence[HiddenTerm], ids: Tensor, temperature: float) -> TokenScores:
+def score(terms: Sequence[HiddenTerm], ids: Tensor, temperature: float, needs_entropy: bool = False) -> TokenScores:
     """How likely a model finds tokens.
 
     Args:
         terms: the summands of its logits; at least one.
         ids: [M].
         temperature: positive, else ValueError.
+        needs_entropy: whether the entropy of the distribution at each token is wanted too.
     """
     _check_temperature(temperature)
     hidden, vocab_size = terms[0].hidden, terms[0].head.weight.shape[0]
@@ -94,14 +97,17 @@ def score(terms: Sequence[HiddenTerm], ids: Tensor, temperature: float) -> Token
     buffers = [hidden.new_empty(min(step, len(ids)), vocab_size, dtype=dtype) for _ in range(num_buffers)]
     log_probs = hidden.new_empty(len(ids), dtype=dtype)
     is_most_likely = torch.empty(len(ids), dtype=torch.bool, device=hidden.device)
+    entropy = torch.empty_like(log_probs) if needs_entropy else None
     for start in range(0, len(ids), step):
         rows = slice(start, min(start + step, len(ids)))
         first, *spare = (buffer[: rows.stop - start] for buffer in buffers)
         values = mixed_logits(terms, rows, temperature, first, spare[0] if spare else first)
-        seen, sampled = read(values, needs_entropy=False), values.gather(1, ids[rows, None])
+        seen, sampled = read(values, needs_entropy), values.gather(1, ids[rows, None])
         log_probs[rows] = seen.log_probs(sampled).squeeze(1)
         is_most_likely[rows] = sampled.squeeze(1) >= seen.largest
-    return TokenScores(log_probs, is_most_likely)
+        if entropy is not None and seen.entropy is not None:
+            entropy[rows] = seen.entropy
+    return TokenScores(log_probs, is_most_likely, entropy)
 
 
 def _check_temperature(temperature: float) -> None:

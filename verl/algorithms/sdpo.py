@@ -1,7 +1,7 @@
 """SDPO as an algorithm of the trainer (arXiv 2601.20802): self-distillation of the taught rows, and a GRPO share.
 
 The formula stands in `self_distillation_loss`; here is what surrounds it in training: where the old log-probs come
-from, weights for the engine's mismatch, the GRPO share, the self-anchor, and diagnostics.
+from, weights for the engine's mismatch, the GRPO share, the two anchors, and diagnostics.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from verl.algorithms.base import Algorithm, LossInputs, Support, TokenDistribution
+from verl.algorithms.kl import kl_estimate
 from verl.algorithms.metrics import mini_batch_metrics, token_metrics
 from verl.algorithms.policy_gradient import ppo_token_losses, require_advantages
 from verl.algorithms.regularizers import regularization
@@ -23,7 +24,9 @@ class SDPO(Algorithm):
     """`loss_mode=sdpo`: lambda GRPO + (1 - lambda) self-distillation.
 
     Each part is divided by its own count: GRPO by all response tokens, self-distillation by those of rows with a
-    target, so lambda 0 and 1 are exactly the two pure losses. Rows without a target keep the GRPO part.
+    target, so lambda 0 and 1 are exactly the two pure losses. Rows without a target keep the GRPO part; rows that are
+    `Row.is_routed` have GRPO with all its weight, as if lambda were 1 for them. A row's self-distillation counts
+    `Row.distillation_weight`, which the divisor does not know: weights below 1 make the loss smaller.
     """
 
     def __init__(self, actor: ActorConfig, algorithm: AlgorithmConfig) -> None:
@@ -32,12 +35,18 @@ class SDPO(Algorithm):
         check(self.config)
         share = self.config.grpo_lambda
         self.needs_teacher = share < 1
-        self.needs_advantages = share > 0
+        self.routes = self.needs_teacher and self.config.correct_samples == "grpo"
+        self.needs_advantages = share > 0 or self.routes
         if self.needs_teacher and self.config.teacher_anchor_coef > 0:
             self.anchored_fraction = self.config.teacher_anchor_fraction
-        self.needs_untaught_rows = share > 0 or actor.entropy_coeff != 0 or actor.use_kl_loss
+        holds_all = actor.entropy_coeff != 0 or actor.use_kl_loss or self.config.kl_anchor_coef > 0
+        self.needs_untaught_rows = self.needs_advantages or holds_all
         is_corrected = algorithm.rollout_correction.rollout_is is not None
-        self.needs_old_log_probs = share > 0 or self.config.is_clip is not None or is_corrected
+        self.needs_old_log_probs = self.needs_advantages or self.config.is_clip is not None or is_corrected
+
+    @property
+    def needs_reference(self) -> bool:
+        return super().needs_reference or self.config.kl_anchor_coef > 0
 
     @property
     def couples_tokens(self) -> bool:
@@ -63,9 +72,14 @@ class SDPO(Algorithm):
         policy_loss = inputs.student.log_probs.new_zeros(())
         added, added_metrics = regularization(inputs, self.actor)
         metrics |= added_metrics
+        if self.config.kl_anchor_coef > 0:
+            held, held_metrics = self._kl_anchor(inputs)
+            added, metrics = added + held, metrics | held_metrics
         if self.needs_teacher:
             per_token, distillation_metrics = self._distillation(inputs, old, weights)
-            policy_loss = policy_loss + (1 - share) * inputs.aggregate_taught(per_token.losses, self.actor)
+            losses = per_token.losses
+            losses = losses if inputs.distillation_weights is None else losses * inputs.distillation_weights
+            policy_loss = policy_loss + (1 - share) * inputs.aggregate_taught(losses, self.actor)
             metrics |= distillation_metrics
             if inputs.anchor_mask is not None:
                 anchor, anchor_metrics = self._anchor(inputs, inputs.anchor_mask, per_token.divergence)
@@ -74,11 +88,23 @@ class SDPO(Algorithm):
         if self.needs_advantages:
             losses, values = ppo_token_losses(inputs.student.log_probs, old, require_advantages(inputs), self.actor)
             losses = losses if weights is None else losses * weights
-            policy_loss = policy_loss + share * inputs.aggregate_response(losses, self.actor)
+            shares = share if inputs.routed_mask is None else share + (1 - share) * inputs.routed_mask
+            policy_loss = policy_loss + inputs.aggregate_response(shares * losses, self.actor)
             metrics |= token_metrics(values, inputs.response_mask)
             mask, totals = inputs.response_mask, inputs.totals.response
         metrics |= mini_batch_metrics({"actor/pg_loss": policy_loss}, mask, totals)
         return policy_loss + added, metrics
+
+    def _kl_anchor(self, inputs: LossInputs) -> tuple[Tensor, Metrics]:
+        """kl_anchor_coef * KL(student || frozen model) on the plain prompts, over all response tokens.
+
+        Estimated from the sampled tokens as `actor.kl_loss_type` says (`verl.algorithms.kl`).
+        """
+        if inputs.ref_log_probs is None:
+            raise ValueError("kl_anchor_coef: the batch has no ref_log_probs; compute them with the frozen model first")
+        kl = kl_estimate(inputs.student.log_probs, inputs.ref_log_probs, self.actor.kl_loss_type)
+        loss = self.config.kl_anchor_coef * inputs.aggregate_response(kl, self.actor)
+        return loss, token_metrics({"self_distillation/kl_anchor": kl}, inputs.response_mask)
 
     def _anchor(self, inputs: LossInputs, mask: Tensor, divergence: Tensor) -> tuple[Tensor, Metrics]:
         """What keeps the student able to read the teacher's prompts, and with it a teacher that follows the student.

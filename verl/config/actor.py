@@ -89,6 +89,9 @@ class PolicyLossConfig(Node):
 
     loss_mode: str = "vanilla"
     """The algorithm: a name in `verl.registry.ALGORITHMS`."""
+    high_entropy_fraction: Annotated[float, Range(above=0, high=1)] | None = None
+    """Policy gradient only at this share of a step's response tokens, those where the policy that wrote them was least
+    certain (0.2 in arXiv 2506.01939); null: at all. Costs a forward when nothing else asks for old log-probs."""
 
     def problems(self) -> list[str]:
         problem = ALGORITHMS.problem(self.loss_mode)

@@ -183,15 +183,37 @@ def has_teacher(config: PPOConfig) -> bool:
 def uses_advantages(config: PPOConfig) -> bool:
     """What `Algorithm.needs_advantages` will say, without importing torch."""
     actor = config.actor_rollout_ref.actor
-    return actor.policy_loss.loss_mode in ("vanilla", "gspo") or (
-        actor.policy_loss.loss_mode == "sdpo" and actor.self_distillation.grpo_lambda > 0
+    settings = actor.self_distillation
+    return actor.policy_loss.loss_mode in ("vanilla", "gspo", "cispo") or (
+        actor.policy_loss.loss_mode == "sdpo" and (settings.grpo_lambda > 0 or settings.correct_samples == "grpo")
     )
+
+
+def has_reference(config: PPOConfig) -> bool:
+    """What `Algorithm.needs_reference` will say, without importing torch."""
+    actor = config.actor_rollout_ref.actor
+    is_held = actor.policy_loss.loss_mode == "sdpo" and actor.self_distillation.kl_anchor_coef > 0
+    return actor.use_kl_loss or config.algorithm.use_kl_in_reward or is_held
+
+
+def has_copy_for_reference(config: PPOConfig) -> bool:
+    """Whether the reference is a model of its own: there is one, and no teacher whose weights stand still."""
+    settings = config.actor_rollout_ref.actor.self_distillation
+    stands_still = settings.teacher_regularization == "trust-region" or settings.teacher_update_rate == 0
+    return has_reference(config) and not (has_teacher(config) and stands_still)
 
 
 def credit(config: PPOConfig) -> list[str]:
     """Whether anything can be learnt from a group of this size."""
     n, distillation = config.actor_rollout_ref.rollout.n, config.actor_rollout_ref.actor.self_distillation
     problems = []
+    policy_loss = config.actor_rollout_ref.actor.policy_loss
+    if policy_loss.high_entropy_fraction is not None and not uses_advantages(config):
+        problems.append(
+            f"{ACTOR}.policy_loss.high_entropy_fraction={policy_loss.high_entropy_fraction}: chooses tokens of a policy"
+            f" gradient, and loss_mode={policy_loss.loss_mode} has none here; set it to null, or take"
+            " loss_mode=vanilla, gspo or cispo, or sdpo with a grpo_lambda"
+        )
     if uses_advantages(config) and n == 1 and config.algorithm.adv_estimator in GROUP_ESTIMATORS:
         problems.append(
             f"{ROLLOUT}.n=1: algorithm.adv_estimator={config.algorithm.adv_estimator} compares the responses to one"
@@ -217,7 +239,10 @@ def reference_use(config: PPOConfig) -> list[str]:
     if has_teacher(config):
         used = {"actor_rollout_ref.actor.use_kl_loss": roles.actor.use_kl_loss}
         used["algorithm.use_kl_in_reward"] = config.algorithm.use_kl_in_reward
-        text = "the reference model's place is taken by the teacher of loss_mode=sdpo; set it to False"
+        text = (
+            "the reference model's place is taken by the teacher of loss_mode=sdpo; set it to False. A KL to a frozen"
+            f" model beside the teacher is {ACTOR}.self_distillation.kl_anchor_coef"
+        )
         problems += [f"{key}=True: {text}" for key, on in used.items() if on]
     return problems
 

@@ -51,6 +51,14 @@ class SelfDistillationConfig(Node):
 
     success_reward_threshold: float = 0.5
     """A response is a success, and may be demonstrated, when its score reaches this."""
+    correct_samples: Literal["distill", "mask", "grpo"] = "distill"
+    """What is done with samples that are a success already: `distill` them like the others, leave them out of the
+    distillation (`mask`), or learn them by GRPO alone, with all its weight whatever `grpo_lambda` says (`grpo`). Late
+    collapse was traced to distilling what is right."""
+    pass_rate_weight: bool = False
+    """Weigh a sample's distillation by sqrt(p (1 - p)), p its group's share of successes: most (1/2) where half are,
+    and not at all where all or none are, feedback or not. The divisor stays the number of tokens that are taught, so
+    the loss becomes smaller (AdamW does not mind; a GRPO share or an anchor beside it weighs more)."""
     demonstration_choice: Literal["first", "random", "shortest"] = "first"
     """Which success of the group is shown (random: seeded by step and sample)."""
     dont_reprompt_on_self_success: bool = True
@@ -74,6 +82,11 @@ class SelfDistillationConfig(Node):
     that follows it (ema with a rate, trust-region). 0.3 is tried; 0: off, at no cost (docs/stability.md)."""
     teacher_anchor_fraction: Annotated[float, Range(above=0, high=1)] = 0.25
     """Share of an update's taught samples that the self-anchor takes, chosen at random (at least one)."""
+    kl_anchor_coef: NonNegative = 0.0
+    """Weight of a KL to a frozen model on the plain prompts, over all response tokens, as `actor.kl_loss_type`
+    estimates it. The model is `ref.model.path`, or the initial policy: the teacher itself where its weights stand still
+    (rate 0, trust-region), otherwise a third copy of the weights, in the type of the forward (`teacher_cpu_offload`
+    keeps it in host memory). Costs a forward of that model; 0: off."""
     demo_log_prob_freq: Annotated[int, Range(low=0)] = 10
     """Every so many steps measure, teacher-forced, whether student and teacher still follow a shown demonstration, and
     the teacher feedback: `self_distillation/{student,teacher}_demo_log_prob`, `.../feedback_effect`. 0: never."""
@@ -111,6 +124,16 @@ class SelfDistillationConfig(Node):
             problems.append(
                 f"alpha={self.alpha}: the sampled-token loss (full_logit_distillation=False) exists only for alpha=1.0;"
                 " set alpha=1.0 or full_logit_distillation=True"
+            )
+        if self.credit != "logit" and self.full_logit_distillation and self.alpha != 1.0:
+            problems.append(
+                f"alpha={self.alpha}: credit={self.credit} estimates KL(student || teacher) from the sampled tokens, so"
+                " it exists only for alpha=1.0; set alpha=1.0 or credit=logit"
+            )
+        if self.advantage_clip is not None and self.credit == "logit" and self.full_logit_distillation:
+            problems.append(
+                f"advantage_clip={self.advantage_clip}: bounds the advantage of sampled tokens, and credit=logit has"
+                " none; set credit to token or sequence, or advantage_clip to null"
             )
         if self.teacher_anchor_coef > 0 and (self.credit != "logit" or not self.full_logit_distillation):
             problems.append(

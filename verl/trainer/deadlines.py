@@ -10,6 +10,7 @@ KEYS = {
     "setup": "setup",
     "load_checkpoint": "setup",
     "compute_log_probs": "log_prob",
+    "compute_entropies": "log_prob",
     "teacher_log_probs": "log_prob",
     "update_policy": "update",
     "publish_weights": "sync",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from verl.config import PPOConfig
-from verl.config.checks import has_teacher
+from verl.config.checks import has_copy_for_reference, has_reference, has_teacher
 from verl.config.model_shape import ModelShape, read_shape, shape_of
 from verl.config.slots import engine_size, engines_sleep, is_split, rollout_block
 
@@ -109,10 +109,13 @@ def estimate(config: PPOConfig, shape: ModelShape, on_gpu: bool, gpu_bytes: int 
         rows.append(MemoryRow("gradients", shard, "as many again"))
         rows.append(MemoryRow("optimizer", 2 * shard, "AdamW keeps two numbers for each weight", "always"))
     second = "teacher" if has_teacher(config) else "reference"
-    if trained and (has_teacher(config) or roles.actor.use_kl_loss or config.algorithm.use_kl_in_reward):
+    if trained and (has_teacher(config) or has_reference(config)):
         rows.append(MemoryRow(second, shard, "a second copy of the weights, sharded like the first", "always"))
         if not roles.actor.fsdp_config.reshard_after_forward:
             rows.append(MemoryRow(f"gathered {second}", float(shape.num_params * compute), NOT_RESHARDED))
+    if trained and has_teacher(config) and has_copy_for_reference(config):
+        third = "kl_anchor_coef: a third copy of the weights, which stands still"
+        rows.append(MemoryRow("frozen model", shape.num_params * compute / ranks, third, "always"))
     if not roles.actor.fsdp_config.reshard_after_forward:
         rows.append(
             MemoryRow("gathered", shape.num_params * (compute + 4 * trained), f"{NOT_RESHARDED}, and gradients")

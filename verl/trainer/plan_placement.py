@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterable, Sequence
 
 from verl.config import PPOConfig
-from verl.config.checks import has_teacher
+from verl.config.checks import has_copy_for_reference, has_reference, has_teacher
 from verl.config.placement import Machine, Placement, Seat, place_run
 from verl.config.slots import engines_sleep, is_split
 from verl.types import InputError
@@ -32,9 +32,12 @@ def placement_lines(config: PPOConfig, on_gpu: bool, num_gpus: int) -> list[tupl
         + ranks_text(config, len(placement.actor))
     )
     lines = [("device", f"{'cuda' if on_gpu else 'cpu'} ({found})"), ("actor", ranks)]
-    if has_teacher(config) or roles.actor.use_kl_loss or config.algorithm.use_kl_in_reward:
+    if has_teacher(config) or has_reference(config):
         second = "teacher" if has_teacher(config) else "reference"
         lines.append((second, "in the actor's ranks, sharded like it"))
+    if has_teacher(config) and has_reference(config):
+        frozen = "in the actor's ranks, sharded like it" if has_copy_for_reference(config) else "the teacher's weights"
+        lines.append(("frozen model", frozen))
     size = len(placement.rollout[0].slots)
     where = f"{size} GPU(s) each" if on_gpu else "one process each"
     engines = f"{len(placement.rollout)} {roles.rollout.name} engine(s), {where}, {_sharing(config, on_gpu)}"

@@ -16,9 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, cast
 
+from verl.algorithms.high_entropy import keep_high_entropy
 from verl.config import PPOConfig
 from verl.config.forwards import log_prob_limits
-from verl.protocol import Row, mean_metrics, plan_mini_batch
+from verl.protocol import MiniBatch, Row, mean_metrics, plan_mini_batch
 from verl.registry import ALGORITHMS
 from verl.self_distillation.reprompt import count_reprompts
 from verl.trainer.assemble import add_advantages, cut_updates, make_rows, updates_per_batch
@@ -45,7 +46,9 @@ from verl.trainer.sampling import Batch, derive_seed
 from verl.trainer.schedule import Schedule
 from verl.trainer.teacher_checks import TeacherChecks
 from verl.trainer.watchdog import watchdog
+from verl.trainer.weigh_rows import weigh_rows
 from verl.trainer.writing import Source, Writing
+from verl.types import Sample
 
 StartRoles = Callable[[PPOConfig, int, Path], AbstractContextManager[ActorRole]]
 """Starts the roles of a run, given its optimizer steps and the folder for logs: `ray_roles` and its likes."""
@@ -195,7 +198,8 @@ class RLTrainer:
                 rows = self.add_log_probs(rows)
             if self.algorithm.needs_advantages:
                 with timer("adv"):
-                    rows = add_advantages(rows, samples, self.config)
+                    rows, advantage_metrics = self.add_advantages(rows, samples)
+                reprompt_metrics |= advantage_metrics
             with timer("update_actor"):
                 update_metrics = self.update(rows, number)
             with timer("gen"):
@@ -218,7 +222,9 @@ class RLTrainer:
             return make_rows(batch.samples, None), {}
         settings = self.config.actor_rollout_ref.actor.self_distillation
         reprompts = count_reprompts(batch.samples, batch.reprompts, settings)
-        return make_rows(batch.samples, reprompts.teacher_prompt_ids), reprompts.metrics
+        rows = make_rows(batch.samples, reprompts.teacher_prompt_ids)
+        rows, weight_metrics = weigh_rows(rows, batch.samples, settings)
+        return rows, reprompts.metrics | weight_metrics
 
     def add_log_probs(self, rows: list[Row]) -> list[Row]:
         """Add old and reference log-probs where something will use them.
@@ -226,13 +232,35 @@ class RLTrainer:
         With one optimizer step per rollout batch the update's own detached log-probs are the old ones.
         """
         config = self.config
-        if self.uses_old_log_probs:
+        if config.actor_rollout_ref.actor.policy_loss.high_entropy_fraction is not None:
+            rows = self.add_entropies(rows)
+        elif self.uses_old_log_probs:
             old = self.log_probs(rows, "actor")
             rows = [replace(row, old_log_probs=old[row.index]) for row in rows]
-        if config.actor_rollout_ref.actor.use_kl_loss or config.algorithm.use_kl_in_reward:
+        if self.algorithm.needs_reference:
             ref = self.log_probs(rows, "ref")
             rows = [replace(row, ref_log_probs=ref[row.index]) for row in rows]
         return rows
+
+    def add_entropies(self, rows: list[Row]) -> list[Row]:
+        """Add the policy's entropies and, where something will use them, the log-probs of the same forward."""
+        found: dict[int, tuple[list[float], list[float]]] = {}
+        for part in self.roles.actor.compute_entropies(self.plan_forwards(rows, "actor")):
+            found |= part
+        keeps = self.uses_old_log_probs
+        return [
+            replace(row, old_log_probs=old if keeps else [], entropies=entropies)
+            for row, (old, entropies) in ((row, found[row.index]) for row in rows)
+        ]
+
+    def add_advantages(self, rows: list[Row], samples: list[Sample]) -> tuple[list[Row], dict[str, float]]:
+        """Advantages of every token, or of the uncertain ones alone, and metrics of these."""
+        rows = add_advantages(rows, samples, self.config)
+        fraction = self.config.actor_rollout_ref.actor.policy_loss.high_entropy_fraction
+        if fraction is None:
+            return rows, {}
+        rows, threshold = keep_high_entropy(rows, fraction)
+        return rows, {"actor/high_entropy_threshold": threshold}
 
     @property
     def uses_old_log_probs(self) -> bool:
@@ -243,14 +271,17 @@ class RLTrainer:
 
     def log_probs(self, rows: list[Row], of: Literal["actor", "ref"]) -> dict[int, list[float]]:
         """Log-probs of the response tokens under the policy or the reference, by `Row.index`."""
+        found: dict[int, list[float]] = {}
+        for part in self.roles.actor.compute_log_probs(self.plan_forwards(rows, of), of):
+            found |= part
+        return found
+
+    def plan_forwards(self, rows: list[Row], of: Literal["actor", "ref"]) -> list[MiniBatch]:
+        """Each rank's forwards without an update."""
         roles = self.config.actor_rollout_ref
         limits = log_prob_limits(roles, roles.rollout if of == "actor" else roles.ref)
         is_balanced = self.config.trainer.balance_batch
-        parts = plan_mini_batch(rows, self.roles.actor.world_size, limits, is_balanced=is_balanced)
-        found: dict[int, list[float]] = {}
-        for part in self.roles.actor.compute_log_probs(parts, of):
-            found |= part
-        return found
+        return plan_mini_batch(rows, self.roles.actor.world_size, limits, is_balanced=is_balanced)
 
     def update(self, rows: list[Row], number: int) -> dict[str, float]:
         """All optimizer steps of this rollout batch, and the teacher's. Returns metrics of these."""

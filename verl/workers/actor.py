@@ -16,8 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from verl.algorithms.head import Head
-from verl.algorithms.projection import score, student_log_probs
+from verl.algorithms.head import Head, HiddenTerm
+from verl.algorithms.projection import TokenScores, score, student_log_probs
 from verl.checkpoint import Commit
 from verl.config.root import ActorRolloutRefConfig, AlgorithmConfig, TrainerConfig
 from verl.config.slots import engines_sleep
@@ -66,7 +66,8 @@ class ActorWorker(Worker):
         self.trainer = trainer
         self.total_optimizer_steps = total_optimizer_steps
         self._learner: Learner | None = None
-        self._ref: RefWorker | None = None
+        self._ref: RefWorker | None = None  # the teacher, or without one the reference; saved with each checkpoint
+        self._reference: RefWorker | None = None  # frozen: `_ref` itself where that stands still
         self._sender: WeightSender | None = None
         self._writer: CheckpointWriter | None = None
         self._results: list[UpdateResult] = []
@@ -114,8 +115,10 @@ class ActorWorker(Worker):
             actor.fsdp_config.reshard_after_forward,
         )
         algorithm = ALGORITHMS.load(actor.policy_loss.loss_mode)(actor, self.algorithm_config)
-        if algorithm.needs_teacher or actor.use_kl_loss or self.algorithm_config.use_kl_in_reward:
-            self._ref = RefWorker(config, place, policy, algorithm.needs_teacher, state)
+        if algorithm.needs_teacher or algorithm.needs_reference:
+            self._ref = self._reference = RefWorker(config, place, policy, algorithm.needs_teacher, state)
+        if algorithm.needs_reference and self._ref is not None and not self._ref.is_frozen:
+            self._reference = RefWorker(config, place, policy, False, state)
         self._learner = Learner(
             place=place,
             model=policy,
@@ -178,13 +181,14 @@ class ActorWorker(Worker):
         Raises:
             ValueError: `of` is "ref" and there is no reference.
         """
-        if of == "ref" and self._ref is None:
+        reference = self._reference
+        if of == "ref" and (reference is None or not self.learner.algorithm.needs_reference):
             raise ValueError(
                 "There is no reference model: neither use_kl_loss, use_kl_in_reward nor the algorithm asked for one."
             )
         temperature = self.config.rollout.temperature
         found: dict[int, list[float]] = {}
-        with self.learner.gathered() if of == "actor" or self._ref is None else self._ref.evaluating() as model:
+        with self.learner.gathered() if of == "actor" or reference is None else reference.evaluating() as model:
             for rows in batch.micro_batches:
                 own = self.place.own(rows)
                 ids = response_tokens(own, self.place.device).ids
@@ -194,6 +198,27 @@ class ActorWorker(Worker):
 
                 values = iter(model.evaluate(self.place.pack(rows), log_probs).tolist())
                 found |= {row.index: list(islice(values, len(row.response_ids))) for row in own}
+        return found
+
+    @dispatch(Arguments.SPLIT)
+    def compute_entropies(self, batch: MiniBatch) -> dict[int, tuple[list[float], list[float]]]:
+        """The policy's log-probs of this rank's response tokens, and its entropies where it wrote them, from one
+        forward: both at the rollout temperature, in nats, by `Row.index`."""
+        temperature = self.config.rollout.temperature
+        found: dict[int, tuple[list[float], list[float]]] = {}
+        with self.learner.gathered() as model:
+            for rows in batch.micro_batches:
+                own = self.place.own(rows)
+                tokens = response_tokens(own, self.place.device)
+
+                def read(hidden: Tensor, head: Head, ids: Tensor = tokens.ids) -> TokenScores:
+                    return score([HiddenTerm(1.0, hidden, head)], ids, temperature, needs_entropy=True)
+
+                scores = model.evaluate(self.place.pack(rows), read)
+                assert scores.entropy is not None
+                parts = (values.split(tokens.lengths) for values in (scores.log_probs, scores.entropy))
+                for row, log_probs, entropies in zip(own, *parts, strict=True):
+                    found[row.index] = (log_probs.tolist(), entropies.tolist())
         return found
 
     @dispatch(Arguments.SPLIT)

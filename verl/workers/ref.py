@@ -74,6 +74,11 @@ class RefWorker:
             self.model = _load(config, place, self._is_averaged, student_state)
 
     @property
+    def is_frozen(self) -> bool:
+        """Whether the weights here stand still (a trust region moves by the student's beside them)."""
+        return self.is_trust_region or self.rate == 0
+
+    @property
     def _is_averaged(self) -> bool:
         return not self.is_trust_region and 0 < self.rate < 1
 
@@ -148,7 +153,7 @@ class RefWorker:
 
     def update(self) -> None:
         """Follow the student by one policy update (a frozen teacher and a trust region stay where they are)."""
-        if self.is_trust_region or self.rate == 0:
+        if self.is_frozen:
             return
         ema_update_(self._shards(), self._student_shards(), self.rate)
         self.num_updates += 1

@@ -186,6 +186,8 @@ def response_tokens(rows: Sequence[Row], device: torch.device) -> ResponseTokens
         rollout_log_probs=_per_token(rows, "rollout_log_probs", device),
         advantages=_per_token(rows, "advantages", device),
         ref_log_probs=_per_token(rows, "ref_log_probs", device),
+        distillation_weights=_per_row([row.distillation_weight for row in rows], 1.0, rows, device),
+        routed_mask=_per_row([float(row.is_routed) for row in rows], 0.0, rows, device),
     )
 
 
@@ -201,6 +203,14 @@ def _per_token(rows: Sequence[Row], name: str, device: torch.device) -> Tensor |
                 f" its micro-batch have {name}; give them to all tokens of all rows, or to none."
             )
     return _flat(values, torch.float32, device)
+
+
+def _per_row(values: Sequence[float], usual: float, rows: Sequence[Row], device: torch.device) -> Tensor | None:
+    """One value of each row, in all of its tokens; None when every row has the usual one."""
+    if all(value == usual for value in values):
+        return None
+    repeated = [[value] * len(row.response_ids) for value, row in zip(values, rows, strict=True)]
+    return _flat(repeated, torch.float32, device)
 
 
 def _flat(values: Sequence[Sequence[float]], dtype: torch.dtype, device: torch.device) -> Tensor:
