@@ -42,9 +42,10 @@ def train_question(config: PPOConfig, in_process: bool) -> None:
     from verl.evaluation.attempt_writer import AttemptWriter
     from verl.evaluation.attempts import ATTEMPTS_FILE, Header
     from verl.trainer.listeners import Listener
-    from verl.trainer.rl_trainer import RLTrainer, train
+    from verl.trainer.rl_trainer import RLTrainer
     from verl.trainer.roles import Roles, local_roles
     from verl.trainer.run import Run, run_folder
+    from verl.trainer.train import train
 
     config = with_steps(config)
     name, seed, budget = question_id(folder_of(config)), config.trainer.seed, budget_of(config)

@@ -9,9 +9,10 @@ from small_run import compose_run
 from verl.config.stopping import StopOnCollapseConfig
 from verl.trainer.collapse import UNSEEN_STEPS, CollapseGuard
 from verl.trainer.listeners import Step
-from verl.trainer.rl_trainer import RLTrainer, train
+from verl.trainer.rl_trainer import RLTrainer
 from verl.trainer.roles import local_roles
 from verl.trainer.run_data import load_run_data
+from verl.trainer.train import train
 from verl.trainer.writing import Writing
 
 METRIC = "val-core/own/acc/mean@8"

@@ -1,7 +1,7 @@
 """Reinforcement learning: `python -m verl.trainer.main_ppo [--config-name PRESET] [key=value ...]`.
 
-A door only: the command line becomes a checked `PPOConfig` (`verl.trainer.compose`), and `verl.trainer.rl_trainer` does
-the work. Mistakes are answered before torch, Ray or vLLM is imported.
+A door only: the command line becomes a checked `PPOConfig` (`verl.trainer.compose`), and `verl.trainer.train` does the
+work. Mistakes are answered before torch, Ray or vLLM is imported.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from verl.trainer.plan import print_ppo_plan
 
 def train(config: PPOConfig) -> None:
     """Start the run."""
-    from verl.trainer import rl_trainer
+    from verl.trainer.train import train as run
 
-    rl_trainer.train(config)
+    run(config)
 
 
 DOOR = Door(PPOConfig, "ppo_trainer", ppo_problems, missing_files, print_ppo_plan, train, ppo_advice)
