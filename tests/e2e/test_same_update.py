@@ -91,7 +91,7 @@ def test_recipe_double_and_ray_compute_the_same(arguments, tmp_path, ray_runtime
     roles, *others = arguments
     actor = replace(roles.actor, ulysses_sequence_parallel_size=2, fsdp_config=FSDPConfig(fsdp_size=1))
     shared = (replace(roles, actor=actor), *others)
-    group = RayWorkerGroup("actor", ActorWorker, shared, num_ranks=2, pool=pool)
+    group = RayWorkerGroup("actor", ActorWorker, shared, num_ranks=2, pool=pool, seats=in_order(2, 2))
     assert_same(update(group, 3, tmp_path / "together", together=2), local)
     pool.release()
 
