@@ -5,8 +5,10 @@ numbers: collectives, new weights for the engine of the other machine and Ray it
 have two ranks and two engines, so that every sum is made in the same order.
 """
 
+import os
 import re
 import subprocess
+import sys
 
 import pytest
 from safetensors.numpy import load_file
@@ -31,7 +33,14 @@ def needs_namespaces():
 
 def on_two_machines(quickstart, folder, run):
     command = quickstart.command(run, *RUN, "trainer.nnodes=2", "trainer.n_gpus_per_node=1")
-    done = subprocess.run([*TWO_MACHINES, str(folder), *command], cwd=ROOT, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(
+        [*TWO_MACHINES, str(folder), *command],
+        cwd=ROOT,
+        env=os.environ | {"PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
     logs = "\n".join(log.read_text()[-2000:] for log in folder.glob("ray*.log"))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:] + logs
 

@@ -3,7 +3,7 @@
 # by a cable only. Files are shared, as on a cluster. Runs a command on the first, with Ray on both; needs no root where
 # user namespaces are allowed. Everything ends with the command.
 #
-#   bash tests/e2e/two_machines.sh FOLDER COMMAND [ARGUMENT ...]    FOLDER: for small files and logs
+#   [PYTHON=...] bash tests/e2e/two_machines.sh FOLDER COMMAND [ARGUMENT ...]    FOLDER: for small files and logs
 #   bash tests/e2e/two_machines.sh --try                            whether that is allowed here
 
 set -euo pipefail
@@ -40,8 +40,9 @@ mkdir -p "$FOLDER"
 rm -f "$FOLDER"/ready?
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=of-this-test-alone-0123456789
 printf '127.0.0.1 localhost\n10.66.0.1 machine1\n10.66.0.2 machine2\n' >"$FOLDER/hosts"
-JOIN='exec python -m verl.single_controller.allocation join'
-machine 1 bash -c "$JOIN >'$FOLDER/ray1.log' 2>&1 & python -m verl.single_controller.allocation wait machine1 machine2 && exec \"\$@\"" - "$@"
+export PYTHON=${PYTHON:-python}
+JOIN='exec "$PYTHON" -m verl.single_controller.allocation join'
+machine 1 bash -c "$JOIN >'$FOLDER/ray1.log' 2>&1 & \"\$PYTHON\" -m verl.single_controller.allocation wait machine1 machine2 && exec \"\$@\"" - "$@"
 FIRST=$!
 machine 2 bash -c "$JOIN >'$FOLDER/ray2.log' 2>&1"
 SECOND=$!
