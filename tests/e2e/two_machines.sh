@@ -41,6 +41,7 @@ rm -f "$FOLDER"/ready?
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=of-this-test-alone-0123456789
 printf '127.0.0.1 localhost\n10.66.0.1 machine1\n10.66.0.2 machine2\n' >"$FOLDER/hosts"
 export PYTHON=${PYTHON:-python}
+# shellcheck disable=SC2016 # another shell expands it
 JOIN='exec "$PYTHON" -m verl.single_controller.allocation join'
 machine 1 bash -c "$JOIN >'$FOLDER/ray1.log' 2>&1 & \"\$PYTHON\" -m verl.single_controller.allocation wait machine1 machine2 && exec \"\$@\"" - "$@"
 FIRST=$!

@@ -8,6 +8,7 @@ import time
 
 import pytest
 from leftovers import processes_with
+from ray._private import ray_constants
 
 from verl.single_controller import allocation
 
@@ -24,6 +25,7 @@ def cluster(monkeypatch):
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "of-this-test-alone-0123456789abc",
         "SLURM_CPUS_ON_NODE": "3",
+        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",  # as inherited from a driver that stays on its machine
     }
     env = os.environ | job | dict([mark.split("=")])
     started = []

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import ray
 
-from verl.single_controller.runtime import ray_session, set_ray_environment
+from verl.single_controller.runtime import allow_other_machines, ray_session, set_ray_environment
 
 HEAD_TIMEOUT = 300.0
 """Seconds that a node waits for the head."""
@@ -51,6 +51,7 @@ def join(address: str, name: str, is_head: bool) -> None:
         where = [f"--address={address}"]
     cpus = os.environ.get("SLURM_CPUS_ON_NODE")  # of the job, where Ray would count the machine's
     set_ray_environment()
+    allow_other_machines()
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", *where, f"--node-name={name}", "--block"]
     os.execv(sys.executable, command + ([f"--num-cpus={cpus}"] if cpus else []))
 

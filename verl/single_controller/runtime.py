@@ -65,6 +65,7 @@ def start_ray(ray_init: Mapping[str, Any]) -> None:
     if address == "local":
         _stay_on_loopback()
     else:
+        allow_other_machines()
         del options["include_dashboard"]
     with _own_sigterm():
         ray.init(**{**options, **ray_init, "address": address})
@@ -95,3 +96,9 @@ def _stay_on_loopback() -> None:
     """
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+def allow_other_machines() -> None:
+    """Undo `_stay_on_loopback`, which may have been inherited from a process with a private cluster."""
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "1"
+    ray_constants.ENABLE_RAY_CLUSTER = True
