@@ -34,7 +34,7 @@ def test_death_is_told_with_process_log_and_last_words(make_toys, tmp_path):
         group.die_on(1)  # rank 0 raises "peer closed the connection", which is not the cause
     text = str(caught.value)
     assert text.startswith(f"toy rank 1 on {HOST} failed: WorkerDied: process {pids[1]} died")
-    assert f"Its log is {tmp_path / 'toy-1.log'}\n  | last words" in text
+    assert f"Its log is {tmp_path / 'toy-1.log'}\n  | process {pids[1]} on {HOST}\n  | last words" in text
     wait_until_gone(pids, SECONDS)
 
 

@@ -48,7 +48,8 @@ class Slurm:
 
     def wait_until_queued_again(self, job: str) -> None:
         self._wait(job, lambda: self.facts(job)["JobState"] == "PENDING" and self.facts(job)["Restarts"] != "0", "")
-        self.call("scontrol", "update", f"JobId={job}", "StartTime=now")  # Slurm waits two minutes otherwise
+        # By itself Slurm waits two minutes. Not at once: credentials of the second of the requeue are revoked.
+        self.call("scontrol", "update", f"JobId={job}", "StartTime=now+5")
 
     def wait_until_ended(self, job: str) -> dict[str, str]:
         self._wait(job, lambda: self.facts(job)["JobState"] in ENDED, "not ended")
