@@ -114,7 +114,7 @@ def test_a_real_run_finishes_early_and_keeps_its_best(tmp_path):
         "actor_rollout_ref.actor.self_distillation.demo_log_prob_freq=1",
         "trainer.total_training_steps=10",
     )
-    train(config)
+    train(config, start_roles=lambda config, num_steps, logs: local_roles(config, num_steps))
     status = json.loads((tmp_path / "run/status.json").read_text())
     assert (status["status"], status["ended_early"]["step"]) == ("finished", 4)
     assert "best was 1 at step 1, the last 2 observations were 3, 4" in status["ended_early"]["reason"]

@@ -83,9 +83,11 @@ def set_ray_environment() -> None:
 def _own_sigterm() -> Iterator[None]:
     """Keep what SIGTERM means to the driver: Ray makes it a SystemExit, which names no reason."""
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _stay_on_loopback() -> None:
