@@ -15,7 +15,6 @@ read_options local '' "$@"
 DATA=$CLUSTER_DATA_DIR/home_api
 SEEDS=${SEEDS:-1 2 3}
 OUTPUT=${OUTPUT:-checkpoints/teachers.png}
-DISTILLATION=actor_rollout_ref.actor.self_distillation
 EMA=$DISTILLATION.teacher_regularization=ema
 RATE=$DISTILLATION.teacher_update_rate
 LABELLED=()

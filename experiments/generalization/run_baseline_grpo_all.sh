@@ -11,14 +11,8 @@ for lr in 1e-5 1e-6; do
   for model in Qwen/Qwen3-8B allenai/Olmo-3-7B-Instruct; do
     for mini_batch in 8 32; do
       for data in "${GENERALIZATION[@]}"; do
-        name=$(run_name "$data" "FINAL-GRPO-mbs-$mini_batch" train32 rollout8 "lr$lr" "model$model")
-        add_training "$name" baseline_grpo "$data" "${COMMON[@]}" \
-          trainer.group_name=GRPO-generalization \
-          actor_rollout_ref.model.path="$model" \
-          actor_rollout_ref.actor.optim.lr="$lr" \
-          actor_rollout_ref.actor.optim.lr_warmup_steps=10 \
-          actor_rollout_ref.actor.ppo_mini_batch_size="$mini_batch" \
-          actor_rollout_ref.rollout.val_kwargs.n=16
+        add_grpo FINAL-GRPO generalization "$data" "$model" "$lr" "$mini_batch" \
+          "$ACTOR.optim.lr_warmup_steps=10" actor_rollout_ref.rollout.val_kwargs.n=16
       done
     done
   done

@@ -7,22 +7,13 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/submit.sh"
 read_options submit '' "$@"
 
-LR=1e-5
-ALPHA=0.5
-
 for model in Qwen/Qwen3-8B allenai/Olmo-3-7B-Instruct; do
   for data in "${GENERALIZATION[@]}"; do
-    name=$(run_name "$data" FINAL-SDPO-train32 "alpha$ALPHA" rollout8 "lr$LR" drossTrue "$model")
-    add_training "$name" sdpo "$data" "${COMMON[@]}" \
-      trainer.group_name=SDPO-generalization \
-      actor_rollout_ref.model.path="$model" \
-      actor_rollout_ref.actor.optim.lr="$LR" \
-      actor_rollout_ref.actor.optim.lr_warmup_steps=10 \
-      actor_rollout_ref.actor.ppo_mini_batch_size=32 \
-      actor_rollout_ref.actor.self_distillation.alpha="$ALPHA" \
-      actor_rollout_ref.actor.self_distillation.distillation_topk=100 \
-      actor_rollout_ref.actor.self_distillation.dont_reprompt_on_self_success=True \
-      actor_rollout_ref.actor.self_distillation.include_environment_feedback=False \
+    add_sdpo FINAL-SDPO generalization "$data" "$model" 1e-5 0.5 \
+      "$ACTOR.optim.lr_warmup_steps=10" \
+      "$ACTOR.ppo_mini_batch_size=32" \
+      "$DISTILLATION.distillation_topk=100" \
+      "$DISTILLATION.include_environment_feedback=False" \
       actor_rollout_ref.rollout.val_kwargs.n=16
   done
 done

@@ -7,13 +7,20 @@
 shopt -s inherit_errexit # so that a mistake found within $( ) ends the launcher
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 LAUNCHER=$(realpath "$0")
-if [[ -f ${CLUSTER_FILE:-} ]]; then CLUSTER_FILE=$(realpath "$CLUSTER_FILE"); fi
+if [[ -n ${CLUSTER_FILE:-} ]]; then
+  [[ -f $CLUSTER_FILE || -f $ROOT/$CLUSTER_FILE ]] || {
+    echo "error: CLUSTER_FILE=$CLUSTER_FILE: there is no such file (nor in $ROOT); experiments/clusters has examples" >&2
+    exit 2
+  }
+  if [[ -f $CLUSTER_FILE ]]; then CLUSTER_FILE=$(realpath "$CLUSTER_FILE"); fi
+fi
 cd "$ROOT" || exit
 # shellcheck source=/dev/null
 if [[ -n ${CLUSTER_FILE:-} ]]; then source "$CLUSTER_FILE"; fi
 # shellcheck source=experiments/cluster.sh
 source experiments/cluster.sh
 source experiments/lib/datasets.sh
+source experiments/lib/methods.sh
 source experiments/lib/placement.sh
 source experiments/lib/slurm.sh
 
@@ -24,10 +31,6 @@ EXTRA=()     # key=value of the command line
 NAMES=()     # of the jobs, in order
 COMMANDS=()  # of the jobs, quoted for a shell
 FOLDERS=()   # data of the jobs
-
-# What every run of the published studies has.
-# shellcheck disable=SC2034 # launchers use it
-COMMON=(data.train_batch_size=32 actor_rollout_ref.rollout.n=8 algorithm.rollout_correction.rollout_is=token)
 
 OPTIONS="Options:
   --dry-run      print the jobs and their commands; start nothing
