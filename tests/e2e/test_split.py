@@ -1,6 +1,9 @@
 """Engines on slots of their own, on another node than the training rank: the run computes what it computes without."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from whole_runs import read_metrics
@@ -25,12 +28,10 @@ SPLIT = (
 @pytest.fixture
 def two_nodes():
     """Address of a Ray cluster of two nodes with a core each."""
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    cluster.add_node(num_cpus=1)
-    yield cluster.address
-    cluster.shutdown()
+    command = [sys.executable, str(Path(__file__).with_name("two_nodes.py"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as cluster:
+        yield cluster.stdout.readline().strip()
+        cluster.communicate()
 
 
 @pytest.mark.slow

@@ -107,6 +107,7 @@ def test_two_runs_do_not_write_into_one_folder(tmp_path):
 
 def test_the_same_request_told_twice_does_not_disturb_closing():
     closed = False
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Terminated) as caught, stoppable():
         try:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -117,7 +118,7 @@ def test_the_same_request_told_twice_does_not_disturb_closing():
             closed = True
     assert closed
     assert caught.value.exit_status == 143
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_ignored_signals_stay_ignored(tmp_path):

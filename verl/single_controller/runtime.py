@@ -32,11 +32,13 @@ def ray_session(ray_init: Mapping[str, Any] | None = None) -> Iterator[None]:
     Args:
         ray_init: arguments for `ray.init` in place of ours (`ray_kwargs.ray_init`).
     """
+    reach = _get_reach()
     start_ray(ray_init or {})
     try:
         yield
     finally:
         _stop_ray()
+        _set_reach(*reach)
 
 
 def _stop_ray() -> None:
@@ -96,11 +98,22 @@ def _stay_on_loopback() -> None:
     Ray replaces an explicit 127.0.0.1 by the machine's address; the switch below, its default on macOS and Windows, is
     the only way. The environment variable is for Ray's processes, the constant for this one, which may have read it.
     """
-    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
-    ray_constants.ENABLE_RAY_CLUSTER = False
+    _set_reach("0", False)
 
 
 def allow_other_machines() -> None:
     """Undo `_stay_on_loopback`, which may have been inherited from a process with a private cluster."""
-    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "1"
-    ray_constants.ENABLE_RAY_CLUSTER = True
+    _set_reach("1", True)
+
+
+def _get_reach() -> tuple[str | None, bool]:
+    """Whether Ray may reach other machines: the environment variable, and what this process made of it."""
+    return os.environ.get(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR), ray_constants.ENABLE_RAY_CLUSTER
+
+
+def _set_reach(variable: str | None, constant: bool) -> None:
+    if variable is None:
+        os.environ.pop(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, None)
+    else:
+        os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = variable
+    ray_constants.ENABLE_RAY_CLUSTER = constant
