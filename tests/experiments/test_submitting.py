@@ -115,6 +115,13 @@ def test_flags_of_the_gh200_cluster(dry_run):
     assert " --cpus-per-task=288 " in job.sbatch[-1]
 
 
+def test_a_cluster_file_that_is_not_there_is_named(launch):
+    done = launch(SDPO_ALL, "--dry-run", CLUSTER_FILE="experiments/clusters/gh20.sh")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: CLUSTER_FILE=experiments/clusters/gh20.sh: there is no such file")
+    assert done.stdout == ""
+
+
 def test_the_environment_wins_over_the_files(dry_run):
     chosen = {"CLUSTER_TIME": "1:00:00", "CLUSTER_PARTITION": "", "CLUSTER_NODES": "2", "CLUSTER_SIGNAL_SECONDS": ""}
     job = dry_run(

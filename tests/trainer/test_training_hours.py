@@ -86,3 +86,10 @@ def test_a_run_without_times_is_refused(tmp_path):
     folder = make_run(tmp_path / "a", [0.4, 0.5], seconds=None)
     with pytest.raises(ReportError, match=r"no timing_s/step"):
         timed_curve(read_run(folder), METRIC)
+
+
+@pytest.mark.parametrize("given", ["a,b", "1,,5", "0", "nan", ""])
+def test_hours_that_are_no_numbers_are_refused(tmp_path, capsys, given):
+    with pytest.raises(SystemExit):
+        main(["--hours", given, str(tmp_path)])
+    assert f"{given!r} is not a list of hours; give positive numbers, as in 1,5" in capsys.readouterr().err

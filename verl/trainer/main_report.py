@@ -15,6 +15,7 @@ too, as .md.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -65,8 +66,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _numbers(text: str) -> list[float]:
-    """`1,5` as numbers; argparse turns the ValueError into its own message."""
-    return [float(part) for part in text.split(",")]
+    """`1,5` as positive numbers."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 < number < math.inf for number in numbers):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of hours; give positive numbers, as in 1,5")
+    return numbers
 
 
 def show(folder: str) -> None:
