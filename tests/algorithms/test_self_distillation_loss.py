@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from verl.algorithms import SelfDistillationConfig, compute_self_distillation_loss
 from verl.algorithms.aggregation import MODES
+from verl.algorithms.ratio import bounded_weight
 from verl.algorithms.self_distillation_loss import complete, divergence, kl_divergence
 
 CASES = json.loads((Path(__file__).parents[1] / "fixtures" / "sdpo_loss.json").read_text())["cases"]
@@ -186,6 +187,21 @@ def test_ratio_is_bounded_on_one_side_by_hand():
     assert loss.item() == pytest.approx((2 + 0.25 + 1) / 3)
     assert metrics["self_distillation/is_ratio_mean"] == pytest.approx((4 + 0.25 + 1) / 3)
     assert metrics["self_distillation/is_clip_fraction"] == pytest.approx(1 / 3)
+
+
+def test_part_of_the_ratio_by_hand():
+    config = SelfDistillationConfig(credit="token", alpha=1.0, is_clip=2.0, is_coef=0.4)
+    student = torch.tensor([[-1.0, -1.0, -1.0]])
+    old = student - torch.log(torch.tensor([[4.0, 0.25, 1.0]]))
+    loss, metrics = compute_self_distillation_loss(student, torch.zeros(1, 3), torch.ones(1, 3), config, old)
+    assert loss.item() == pytest.approx((1.4 + 0.7 + 1) / 3)  # 1 + 0.4 (2 - 1), 1 + 0.4 (0.25 - 1), 1
+    assert metrics["self_distillation/is_ratio_mean"] == pytest.approx((4 + 0.25 + 1) / 3)
+
+
+def test_the_whole_ratio_is_kept_to_the_last_bit():
+    ratio = torch.tensor([1e-9, 0.1, 0.3, 1.7, 3.0])
+    assert torch.equal(bounded_weight(ratio, 2.0), torch.tensor([1e-9, 0.1, 0.3, 1.7, 2.0]))
+    assert torch.equal(bounded_weight(ratio, 2.0, 0.0), torch.ones(5))
 
 
 def test_teacher_gets_no_gradient():

@@ -124,6 +124,13 @@ def test_a_wrong_value_does_not_cause_a_second_sentence(problems):
             ["teacher_anchor_coef=0.3", "credit=logit"],
         ),
         ([f"{DISTILLATION}.teacher_anchor_fraction=0"], ["at most 1 and greater than 0"]),
+        ([f"{DISTILLATION}.is_coef=1.5"], ["is_coef=1.5", "between 0 and 1"]),
+        ([f"{DISTILLATION}.thinking_tag=think"], ["thinking_tag=think", "<think>", "null"]),
+        ([f"{DISTILLATION}.thinking_tag='</think>'"], ["thinking_tag=</think>", "opening tag"]),
+        (
+            [f"{DISTILLATION}.demonstration_choice=none", f"{DISTILLATION}.include_environment_feedback=False"],
+            ["demonstration_choice=none", "nothing at all"],
+        ),
         (  # an anchor is learnt on the teacher's prompt, which is longer
             [
                 f"{DISTILLATION}.teacher_anchor_coef=0.3",

@@ -16,9 +16,9 @@ from transformers import (
 )
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 
+from verl.algorithms.head import head_map
 from verl.config.actor import ModelConfig
 from verl.models.loading import build_modules, load_config, read_weights
-from verl.models.policy_model import head_map
 
 SIZES = {
     "vocab_size": 11,

@@ -85,6 +85,38 @@ def test_thinking_is_removed_from_closed_blocks_only(make_sample):
     assert shown.response_text in last(kept)[1]
 
 
+@pytest.mark.parametrize(
+    ("tag", "kept"),
+    [
+        ("<reason>", "A<think>B</think>D"),
+        ("[THINK]", "A<think>B</think><reason>C</reason>\nD"),
+        (None, "A<think>B</think><reason>C</reason>\nD"),
+        ("", "A<think>B</think><reason>C</reason>\nD"),
+    ],
+)
+def test_only_blocks_of_the_thinking_tag_are_removed(make_sample, tag, kept):
+    shown = make_sample(score=1.0, text="A<think>B</think><reason>C</reason>\nD")
+    template = "{prompt}|{attempt}|{solution}{feedback}"
+    settings = {"reprompt_template": template, "solution_template": "{successful_previous_attempt}"}
+    found = last(build([shown, make_sample(text=shown.response_text)], thinking_tag=tag, **settings))
+    assert found[1] == f"Q_u|{kept}|{kept}"
+
+
+def test_thinking_in_brackets_is_removed():
+    settings = SelfDistillationConfig(solution_template="{successful_previous_attempt}!", thinking_tag="[THINK]")
+    found = demonstration_messages([{"role": "user", "content": "Q"}], "[THINK]a\n[/THINK] \nS[TH/INK]", settings)
+    assert found[0]["content"].startswith("QS[TH/INK]!")
+
+
+def test_with_none_no_success_is_shown_but_counted(make_sample):
+    samples = [make_sample(score=1.0), make_sample(feedback="no"), make_sample(), make_sample("v", feedback="why")]
+    found = build(samples, demonstration_choice="none", dont_reprompt_on_self_success=False)
+    assert found.self_distillation_mask == [0.0, 1.0, 0.0, 1.0]
+    assert "earlier attempt:\n\nno\n\n" in last(found)[1] and "Correct solution" not in last(found)[1]
+    shares = {"success_group": 0.5, "success_sample": 0.0, "feedback_used": 0.5}
+    assert {name: found.metrics[f"self_distillation/{name}_fraction"] for name in shares} == shares
+
+
 def test_shortest_demonstration_counts_the_text_without_thinking(make_sample):
     texts = ["long long", "<think>very much thought</think>tiny", "middle"]
     samples = [make_sample(score=1.0, text=text) for text in texts]
@@ -103,7 +135,7 @@ def test_random_demonstration_depends_on_seed_and_sample_alone(make_sample):
 
 @given(
     st.lists(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=4), min_size=1, max_size=5),
-    st.sampled_from(["first", "random", "shortest"]),
+    st.sampled_from(["first", "random", "shortest", "none"]),
     st.integers(0, 5),
     st.randoms(use_true_random=False),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +26,29 @@ class Head:
     def detach(self) -> Head:
         """The same head without gradient."""
         return replace(self, weight=self.weight.detach())
+
+
+class HasTextConfig(Protocol):
+    """What `head_map` needs of a model's configuration; transformers' `PretrainedConfig` has it."""
+
+    def get_text_config(self) -> Any:
+        """The configuration of the language model in it: itself, unless the model also sees or hears."""
+        ...
+
+
+def head_map(config: HasTextConfig) -> tuple[float, float | None]:
+    """How a model's logits differ from hidden states times matrix: a factor and a soft cap, as in `Head`.
+
+    Families name it differently: Granite divides by `logits_scaling`, Cohere multiplies by `logit_scale`, Falcon-H1 by
+    `lm_head_multiplier`; Gemma caps at `final_logit_softcapping`. `verl.models.loading` checks the numbers.
+    """
+    text = config.get_text_config()
+
+    def number(name: str) -> float:
+        return getattr(text, name, None) or 1.0
+
+    scale = number("logit_scale") * number("lm_head_multiplier") / number("logits_scaling")
+    return scale, getattr(text, "final_logit_softcapping", None)
 
 
 @dataclass(frozen=True)

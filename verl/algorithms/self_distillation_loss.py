@@ -17,7 +17,7 @@ from torch import Tensor
 
 from verl.algorithms.aggregation import aggregate, count_mask
 from verl.algorithms.metrics import token_metrics
-from verl.algorithms.ratio import importance_ratio
+from verl.algorithms.ratio import bounded_weight, importance_ratio
 from verl.config.self_distillation import SelfDistillationConfig
 from verl.protocol import Metrics, mean_metrics
 
@@ -120,7 +120,7 @@ def token_losses(
         if old_log_probs is None:
             raise ValueError(f"is_clip={config.is_clip} needs old_log_probs; pass them, or set is_clip to null")
         ratio = importance_ratio((student - old_log_probs).detach())
-        losses = losses * ratio.clamp(max=config.is_clip)
+        losses = losses * bounded_weight(ratio, config.is_clip, _setting(config, "is_coef"))
     if rollout_is_weights is not None:
         losses = losses * rollout_is_weights
     return TokenLosses(losses, distance, ratio)

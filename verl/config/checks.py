@@ -206,6 +206,7 @@ def has_copy_for_reference(config: PPOConfig) -> bool:
 def credit(config: PPOConfig) -> list[str]:
     """Whether anything can be learnt from a group of this size."""
     n, distillation = config.actor_rollout_ref.rollout.n, config.actor_rollout_ref.actor.self_distillation
+    told = distillation.include_environment_feedback
     problems = []
     policy_loss = config.actor_rollout_ref.actor.policy_loss
     if policy_loss.high_entropy_fraction is not None and not uses_advantages(config):
@@ -219,8 +220,12 @@ def credit(config: PPOConfig) -> list[str]:
             f"{ROLLOUT}.n=1: algorithm.adv_estimator={config.algorithm.adv_estimator} compares the responses to one"
             " prompt, and needs at least 2 of them; or take adv_estimator=reinforce_plus_plus"
         )
-    alone = n == 1 and distillation.dont_reprompt_on_self_success
-    if has_teacher(config) and alone and not distillation.include_environment_feedback:
+    if has_teacher(config) and distillation.demonstration_choice == "none" and not told:
+        problems.append(
+            f"{ACTOR}.self_distillation.demonstration_choice=none: with include_environment_feedback=False the teacher"
+            " would be shown nothing at all; take another choice, or set include_environment_feedback=True"
+        )
+    elif has_teacher(config) and n == 1 and distillation.dont_reprompt_on_self_success and not told:
         problems.append(
             f"{ROLLOUT}.n=1: the teacher would have neither another response to show nor feedback; raise n, or set"
             f" {ACTOR}.self_distillation.include_environment_feedback=True"

@@ -42,6 +42,8 @@ class SelfDistillationConfig(Node):
     """Divide the divergence for 0 < alpha < 1 by alpha (1 - alpha), which removes that fading at the ends."""
     is_clip: Annotated[float, Range(above=0)] | None = 2.0
     """Upper bound of the importance ratio exp(student - old) of the sampled token; null switches the ratio off."""
+    is_coef: Fraction = 1.0
+    """Share of that correction: a token's loss is weighted by 1 + is_coef (min(ratio, is_clip) - 1)."""
     advantage_clip: Annotated[float, Range(above=0)] | None = None
     """Upper bound of the per-token advantage log t - log s (credit `token` and `sequence`); the paper's 5.0 in TTT."""
     credit: Literal["logit", "token", "sequence"] = "logit"
@@ -59,12 +61,15 @@ class SelfDistillationConfig(Node):
     """Weigh a sample's distillation by sqrt(p (1 - p)), p its group's share of successes: most (1/2) where half are,
     and not at all where all or none are, feedback or not. The divisor stays the number of tokens that are taught, so
     the loss becomes smaller (AdamW does not mind; a GRPO share or an anchor beside it weighs more)."""
-    demonstration_choice: Literal["first", "random", "shortest"] = "first"
-    """Which success of the group is shown (random: seeded by step and sample)."""
+    demonstration_choice: Literal["first", "random", "shortest", "none"] = "first"
+    """Which success of the group is shown (random: seeded by step and sample; none: feedback alone teaches)."""
     dont_reprompt_on_self_success: bool = True
     """Never show a response its own text as the demonstration."""
     remove_thinking_from_demonstration: bool = True
-    """Delete closed <think>...</think> blocks from demonstrations and attempts."""
+    """Delete closed thinking blocks from demonstrations and attempts."""
+    thinking_tag: str | None = "<think>"
+    """Opening tag of these blocks; the closing one has a slash after the first character, </think>. null or empty:
+    nothing is deleted."""
     include_environment_feedback: bool = True
     """Show the environment's feedback on the response."""
     environment_feedback_only_without_solution: bool = True
@@ -142,6 +147,8 @@ class SelfDistillationConfig(Node):
                 f" full_logit_distillation={self.full_logit_distillation} there is only the sampled token. Set"
                 " credit=logit and full_logit_distillation=True, or the coefficient to 0"
             )
+        if problem := tag_problem(self.thinking_tag):
+            problems.append(f"thinking_tag={self.thinking_tag}: {problem}")
         for name, (needed, optional) in TEMPLATE_PLACEHOLDERS.items():
             try:
                 problem = template_problem(read_template(getattr(self, name)), needed, optional)
@@ -158,6 +165,17 @@ def read_template(template: str) -> str:
         return template
     with open(os.path.expanduser(template.removeprefix("file:")), encoding="utf-8") as file:
         return file.read()
+
+
+def tag_problem(tag: str | None) -> str | None:
+    """What is wrong with an opening tag, for which a closing one must exist; None when it is right, or when there is
+    none."""
+    if not tag:
+        return None
+    has_brackets = len(tag) > 2 and not tag[0].isalnum() and not tag[-1].isalnum()
+    if has_brackets and tag[1] != "/" and not any(map(str.isspace, tag)):
+        return None
+    return "must be an opening tag such as <think> or [THINK], without spaces; null or empty deletes nothing"
 
 
 def template_problem(template: str, needed: set[str], optional: set[str]) -> str | None:

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
+from verl.algorithms.head import head_map
 from verl.config.actor import ModelConfig
 from verl.models.lora import add_lora
 from verl.models.packed_attention import SDPA, CannotPack, check_layers
 from verl.models.packing import pack
-from verl.models.policy_model import PolicyModel, head_map
+from verl.models.policy_model import PolicyModel
 from verl.models.remote_code import say_aloud
 from verl.protocol import Row
 from verl.types import InputError

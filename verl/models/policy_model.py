@@ -16,9 +16,9 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from verl.algorithms.projection import Head
+from verl.algorithms.head import Head, head_map
 from verl.models.packing import Pack
 
 Result = TypeVar("Result")
@@ -107,18 +107,3 @@ class PolicyModel(nn.Module):
         for module in self.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()
-
-
-def head_map(config: PretrainedConfig) -> tuple[float, float | None]:
-    """How a model's logits differ from hidden states times matrix: a factor and a soft cap, as in `Head`.
-
-    Families name it differently: Granite divides by `logits_scaling`, Cohere multiplies by `logit_scale`, Falcon-H1 by
-    `lm_head_multiplier`; Gemma caps at `final_logit_softcapping`. `verl.models.loading` checks the numbers.
-    """
-    text = config.get_text_config()
-
-    def number(name: str) -> float:
-        return getattr(text, name, None) or 1.0
-
-    scale = number("logit_scale") * number("lm_head_multiplier") / number("logits_scaling")
-    return scale, getattr(text, "final_logit_softcapping", None)

@@ -23,7 +23,7 @@ from verl.self_distillation.sections import (
     Sections,
     choose_sections,
     collect_feedback,
-    remove_thinking,
+    demonstration_text,
     successes_by_uid,
 )
 from verl.self_distillation.truncation import fit
@@ -109,6 +109,11 @@ def render_messages(messages: Sequence[Message], sections: Sections, config: Sel
     content = templates.reprompt.format(
         prompt=messages[-1]["content"], solution=solution, feedback=feedback, attempt=sections.attempt or ""
     )
+    return replace_last_turn(messages, content)
+
+
+def replace_last_turn(messages: Sequence[Message], content: str) -> list[Message]:
+    """The conversation with a user message in the place of its last turn; one of its own if there was no turn."""
     return [*messages[:-1], {"role": "user", "content": content}]
 
 
@@ -116,8 +121,7 @@ def demonstration_messages(
     messages: Sequence[Message], response_text: str, config: SelfDistillationConfig
 ) -> list[Message]:
     """The teacher's conversation when it is shown one response as the solution, and nothing else."""
-    text = remove_thinking(response_text) if config.remove_thinking_from_demonstration else response_text
-    return render_messages(messages, Sections(demonstration=text), config)
+    return render_messages(messages, Sections(demonstration=demonstration_text(response_text, config)), config)
 
 
 @dataclass(frozen=True)
