@@ -1,4 +1,5 @@
-"""Installs the package `verl` (distribution `sdpo-verl`). Pinned versions stand in requirements*.txt."""
+"""Installs `verl`, and `sdpo_trainer` from recipes/ (distribution `sdpo-verl`). Pinned versions stand in
+requirements*.txt."""
 
 from setuptools import find_packages, setup
 
@@ -8,7 +9,8 @@ setup(
     description="Distributed RL of language models by self-distillation (SDPO): Ray, FSDP2, vLLM, Hydra",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["verl", "verl.*"]),
+    packages=[*find_packages(include=["verl", "verl.*"]), "sdpo_trainer"],
+    package_dir={"sdpo_trainer": "recipes/sdpo_trainer"},
     package_data={"verl.trainer": ["config/*.yaml"]},
     install_requires=[
         "torch>=2.13,<2.14",
@@ -22,8 +24,6 @@ setup(
         "PyYAML>=6",
         "xxhash>=3",
         "huggingface_hub>=1",
-        "numpy>=2",
-        "pyyaml>=6",
         "safetensors>=0.6",
         "rich>=13",
         "math-verify[antlr4_9_3]>=0.9",
@@ -31,6 +31,7 @@ setup(
     extras_require={
         "vllm": ["vllm==0.32.0"],
         "lora": ["peft>=0.18"],
+        "trl": ["trl>=1.16,<1.17", "peft>=0.18"],
         "wandb": ["wandb>=0.23"],
         "tensorboard": ["tensorboard>=2.18"],
         "plot": ["matplotlib>=3.9"],

@@ -20,9 +20,9 @@ TESTS = Path(__file__).parent
 @pytest.fixture(scope="session")
 def ray_runtime():
     """One private Ray for the test session. A machine without GPU pretends to have two, to test who gets which."""
-    from verl.single_controller.runtime import ray_session
-
     from ray._private.ray_constants import ENABLE_RAY_CLUSTERS_ENV_VAR
+
+    from verl.single_controller.runtime import ray_session
 
     with ray_session({} if shutil.which("nvidia-smi") else {"num_gpus": 2}):
         os.environ.pop(ENABLE_RAY_CLUSTERS_ENV_VAR, None)  # "stay on loopback" is not for clusters that a test starts

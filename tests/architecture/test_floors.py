@@ -46,6 +46,10 @@ NOT_IN = {
 }
 
 
+PACKAGE, PACKAGE_SOURCE = "sdpo_trainer", "recipes.sdpo_trainer"
+"""A package that is installed under its own name, and where its source is."""
+
+
 def module_name(path):
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -59,12 +63,18 @@ def imports_of(name):
     found = set()
     for node in statements(ast.parse(FILES[name].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            found |= {source_of(alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            module = source_of(node.module)
             for alias in node.names:
-                inner = f"{node.module}.{alias.name}"
-                found.add(inner if inner in FILES else node.module)
+                inner = f"{module}.{alias.name}"
+                found.add(inner if inner in FILES else module)
     return found
+
+
+def source_of(name):
+    """The module's name by its place in the repository."""
+    return PACKAGE_SOURCE + name.removeprefix(PACKAGE) if is_in(name, PACKAGE) else name
 
 
 def statements(tree):
@@ -141,3 +151,22 @@ def test_what_stays_light(package, libraries):
     assert inside
     wrong = {name: libraries & {other.split(".")[0] for other in IMPORTS[name]} for name in inside}
     assert {name: found for name, found in wrong.items() if found} == {}
+
+
+def test_trl_trainer_knows_only_words_and_ideas():
+    """It runs without Ray, vLLM and Hydra, so everything it takes from verl is of floor 0 or 1."""
+    inside = {name: found for name, found in IMPORTS.items() if is_in(name, PACKAGE_SOURCE)}
+    assert any(is_in(other, PACKAGE_SOURCE) for found in inside.values() for other in found)  # its own are recognised
+    wrong = [
+        f"{name} imports {other}, which is not of floor 0 or 1 of verl"
+        for name, found in inside.items()
+        for other in found
+        if other.split(".")[0] in ("ray", "vllm", "hydra", "omegaconf")
+        or (is_in(other, "verl") and other != "verl" and floor_of(other) not in (0, 1))
+    ]
+    assert wrong == []
+
+
+def test_verl_does_not_know_the_trl_trainer():
+    users = [name for name, found in IMPORTS.items() if any(is_in(other, PACKAGE_SOURCE) for other in found)]
+    assert [name for name in users if not is_in(name, PACKAGE_SOURCE)] == []

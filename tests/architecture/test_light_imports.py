@@ -6,6 +6,7 @@ import sys
 import pytest
 
 HEAVY = {"ray", "vllm", "transformers", "hydra", "omegaconf", "pyarrow", "datasets"}
+TRL = {"trl", "peft", "accelerate"}
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,12 @@ HEAVY = {"ray", "vllm", "transformers", "hydra", "omegaconf", "pyarrow", "datase
         ("verl.trainer.main_eval", HEAVY - {"hydra", "omegaconf"} | {"torch"}),
         ("verl.trainer.main_generation", HEAVY - {"hydra", "omegaconf"} | {"torch"}),
         ("verl", HEAVY | {"torch"}),
+        ("sdpo_trainer", HEAVY | TRL | {"torch"}),
+        ("sdpo_trainer.config", HEAVY | TRL | {"torch"}),
+        ("sdpo_trainer.reprompting", HEAVY | TRL | {"torch"}),
+        ("sdpo_trainer.utils", HEAVY | TRL | {"torch"}),
+        ("sdpo_trainer.distillation", HEAVY | TRL),
+        ("sdpo_trainer.teacher", HEAVY | TRL),
     ],
 )
 def test_import_is_light(module, heavy):

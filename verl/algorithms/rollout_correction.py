@@ -34,7 +34,7 @@ def rollout_weights(
     """Weights [B, T] min(exp(old - engine), threshold) and what they are like.
 
     Level `token` takes each token's ratio; `sequence` the product of the ratios of the row's response tokens, in all
-    of its positions. No weights (None) when `rollout_is` is null. Raises ValueError when the weights are wanted and
+    of its positions. Where the engine gave no number (nan) nothing is corrected. No weights (None) when `rollout_is` is null. Raises ValueError when the weights are wanted and
     the engine's log-probs are not there.
 
     Metrics, means over response tokens: `rollout_corr/kl` and `rollout_corr/k3_kl` (KL(engine || old) by k1 and k3),
@@ -45,9 +45,10 @@ def rollout_weights(
     """
     if config.rollout_is is None and inputs.rollout_log_probs is None:
         return None, {}
-    engine = _engine_log_probs(inputs, f"rollout_is={config.rollout_is}")
     is_response = inputs.response_mask > 0
     old = old_log_probs.detach()
+    engine = _engine_log_probs(inputs, f"rollout_is={config.rollout_is}")
+    engine = torch.where(engine.isnan(), old, engine)
     trainer = inputs.student.log_probs.detach() if config.bypass_mode else old
     log_ratio = torch.where(is_response, old - engine, 0.0)
     values = {

@@ -1,0 +1,53 @@
+"""TRL's `GRPOConfig` as the trainer uses it: a copy of the caller's, and the periods that follow from it."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trl.trainer.grpo_config import GRPOConfig
+
+    from sdpo_trainer.config import SDPOConfig
+
+logger = logging.getLogger(__name__)
+
+
+def generation_period(args: GRPOConfig) -> int:
+    """Micro-steps for which a rollout batch is used."""
+    return (args.steps_per_generation or 1) * args.num_iterations
+
+
+def teacher_period(args: GRPOConfig, config: SDPOConfig) -> int:
+    """Optimizer steps between two updates of the teacher: as many as `teacher_update_every` rollout batches serve.
+
+    Raises:
+        ValueError: rollout batches end in the middle of an optimizer step.
+    """
+    used, accumulated = generation_period(args), args.gradient_accumulation_steps
+    if used % accumulated and accumulated % used:
+        raise ValueError(
+            f"steps_per_generation={args.steps_per_generation} times num_iterations={args.num_iterations} is {used}"
+            f" micro-steps for a rollout batch, and gradient_accumulation_steps={accumulated} for an optimizer step: a"
+            " batch would end within a step. Make one a multiple of the other, as it is by default."
+        )
+    return max(1, math.ceil(config.teacher_update_every * used / accumulated))
+
+
+def own_arguments(args: GRPOConfig | None, is_enabled: bool) -> Any:
+    """A copy that TRL may write into, with `beta` 0 while SDPO is enabled."""
+    if args is None:
+        return None
+    own = copy.copy(args)
+    for name in ("accelerator_config", "gradient_checkpointing_kwargs", "model_init_kwargs"):
+        setattr(own, name, copy.copy(getattr(args, name)))
+    if is_enabled and own.beta != 0:
+        logger.warning(
+            "beta=%g is taken as 0: with SDPO the teacher keeps the policy close to where it was, and no KL to a third"
+            " model is computed.",
+            own.beta,
+        )
+        own.beta = 0.0
+    return own
