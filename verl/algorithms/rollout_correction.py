@@ -34,8 +34,8 @@ def rollout_weights(
     """Weights [B, T] min(exp(old - engine), threshold) and what they are like.
 
     Level `token` takes each token's ratio; `sequence` the product of the ratios of the row's response tokens, in all
-    of its positions. Where the engine gave no number (nan) nothing is corrected. No weights (None) when `rollout_is` is null. Raises ValueError when the weights are wanted and
-    the engine's log-probs are not there.
+    of its positions. Where the engine gave no number (nan) nothing is corrected. No weights (None) when `rollout_is` is
+    null. Raises ValueError when the weights are wanted and the engine's log-probs are not there.
 
     Metrics, means over response tokens: `rollout_corr/kl` and `rollout_corr/k3_kl` (KL(engine || old) by k1 and k3),
     `training/rollout_probs_diff_mean` (absolute difference of probabilities), `training/rollout_log_prob_gap` (of
