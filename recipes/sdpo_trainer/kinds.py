@@ -43,7 +43,6 @@ class Teacher(ABC):
     """The model that is run; the student's own where the two differ in an adapter only."""
     callback: EMATeacherCallback | None = None
     """What moves it; None when it stands still."""
-    shares_base = True
 
     @contextmanager
     def running(self, student: nn.Module) -> Iterator[nn.Module]:
@@ -69,8 +68,6 @@ class Teacher(ABC):
 
 class SecondModel(Teacher):
     """A second copy of the whole model."""
-
-    shares_base = False
 
     def __init__(self, config: SDPOConfig, student: PreTrainedModel, period: int, accelerator: Accelerator) -> None:
         rate = {"ema": config.teacher_update_rate, "copy": 1.0}.get(config.teacher_mode)
@@ -154,7 +151,7 @@ class BaseAlone(_OnTheSameBase):
         copy_into({}, weights)
 
     def restart(self) -> None:
-        raise ValueError("teacher_mode=frozen without a copy is the base model itself; it cannot begin anew")
+        """Nothing to do: training has not moved the base."""
 
 
 class AveragedDelta(_OnTheSameBase):

@@ -48,18 +48,23 @@ def jsd(s, t):
     return ((s.exp() * (s - m)).sum(-1) + (t.exp() * (t - m)).sum(-1)) / 2
 
 
-def plain_gradient(weigh=lambda s, ids: torch.ones(len(ids)), make_model=load, rows=None):
-    """The definition: one row at a time, whole vocabularies, a mean over all tokens of rows with a hint.
+def read_by_both(student, teacher, rows=None):
+    """Token ids [T] of each taught completion with the log-probs [T, V] of both models, the teacher's without gradient.
 
-    `rows`: (question, completion, what the teacher reads) of each row that is taught.
+    `rows`: (question, completion, what the teacher reads); None: those of `TEXTS`.
     """
-    student, teacher = make_model(), make_model()
-    total, num_tokens = 0.0, 0
     for question, text, content in rows or [(PROMPTS[0][0]["content"], t, hint(t)) for t in TEXTS if hint(t)]:
         ids = completion(text)
-        s = log_probs(student, encode(question), ids)
         with torch.no_grad():
             t = log_probs(teacher, encode(content), ids)
+        yield torch.tensor(ids)[:, None], log_probs(student, encode(question), ids), t
+
+
+def plain_gradient(weigh=lambda s, ids: torch.ones(len(ids)), make_model=load, rows=None):
+    """The definition: one row at a time, whole vocabularies, a mean over all tokens of rows with a hint."""
+    student, teacher = make_model(), make_model()
+    total, num_tokens = 0.0, 0
+    for ids, s, t in read_by_both(student, teacher, rows):
         total = total + (jsd(s, t) * weigh(s, ids)).sum()
         num_tokens += len(ids)
     loss = total / num_tokens
@@ -192,15 +197,9 @@ def test_the_sampled_token_alone(tmp_path):
     found, _ = gradient(tmp_path, full_logit_distillation=False, alpha=1.0)
     student, teacher = load(), load()
     total, num_tokens = 0.0, 0
-    for text in TEXTS:
-        if (content := hint(text)) is None:
-            continue
-        ids = completion(text)
-        index = torch.tensor(ids)[:, None]
-        s = log_probs(student, encode(PROMPTS[0][0]["content"]), ids).gather(1, index)
-        with torch.no_grad():
-            credit = log_probs(teacher, encode(content), ids).gather(1, index) - s
-        total = total - (credit * s).sum()
+    for ids, s, t in read_by_both(student, teacher):
+        own = s.gather(1, ids)
+        total = total - ((t.gather(1, ids) - own).detach() * own).sum()
         num_tokens += len(ids)
     (total / num_tokens).backward()
     same(found, {name: p.grad for name, p in student.named_parameters()})
@@ -211,13 +210,7 @@ def test_top_k_with_and_without_a_tail(tmp_path, add_tail):
     found, _ = gradient(tmp_path, distillation_topk=3, distillation_add_tail=add_tail, alpha=0.0)
     student, teacher = load(), load()
     total, num_tokens = 0.0, 0
-    for text in TEXTS:
-        if (content := hint(text)) is None:
-            continue
-        ids = completion(text)
-        s = log_probs(student, encode(PROMPTS[0][0]["content"]), ids)
-        with torch.no_grad():
-            t = log_probs(teacher, encode(content), ids)
+    for ids, s, t in read_by_both(student, teacher):
         best = s.topk(3).indices
         p, q = t.gather(1, best).exp(), s.gather(1, best).exp()
         if add_tail:
@@ -294,14 +287,10 @@ def test_the_ratio_is_of_the_logits_over_temperature(tmp_path, is_clip):
     student, first, teacher = load(), load(), load()
     student.load_state_dict(seen[1])
     with torch.no_grad():
-        for text in TEXTS:
-            if (content := hint(text)) is None:
-                continue
-            ids = completion(text)
-            index = torch.tensor(ids)[:, None]
-            s, old = (log_probs(m, encode(PROMPTS[0][0]["content"]), ids) for m in (student, first))
-            ratio = (s.gather(1, index) - old.gather(1, index)).exp()[:, 0]
-            weighted += (jsd(s, log_probs(teacher, encode(content), ids)) * ratio.clamp(max=is_clip)).sum().item()
+        rows = zip(read_by_both(student, teacher), read_by_both(first, teacher), strict=True)
+        for (ids, s, t), (_, old, _) in rows:
+            ratio = (s.gather(1, ids) - old.gather(1, ids)).exp()[:, 0]
+            weighted += (jsd(s, t) * ratio.clamp(max=is_clip)).sum().item()
             num_tokens += len(ids)
             ratios += ratio.tolist()
     assert log["self_distillation/is_ratio_mean"] == pytest.approx(sum(ratios) / len(ratios), abs=10 * BY_TRL)
@@ -315,7 +304,7 @@ def test_engine_log_probs_weigh_tokens_also_in_an_aligned_step(tmp_path):
     found, trainer = gradient(tmp_path, rollout=write(log_probs=engine))
 
     def weigh(s, ids):
-        chosen = s.detach().gather(1, torch.tensor(ids)[:, None])[:, 0]
+        chosen = s.detach().gather(1, ids)[:, 0]
         weights = (chosen + 1.5).exp().clamp(max=2.0)
         weights[1] = 1.0
         return weights
