@@ -24,6 +24,8 @@ from verl.config.root import AlgorithmConfig, RolloutCorrectionConfig
 from verl.protocol import MaskTotals, Metrics, Totals
 
 Batch = dict[str, Any]
+TEACHER_INPUTS = {name: f"teacher_{name}" for name in ("input_ids", "attention_mask", "position_ids")}
+"""Argument of the model: where a batch has it."""
 
 
 def learnt_tokens(batch: Batch) -> Tensor:
@@ -56,7 +58,10 @@ class MicroBatch:
 
     @classmethod
     def of(cls, batch: Batch, only_learnt_rows: bool) -> MicroBatch:
-        """All rows, or those with a learnt token; then at least one, for wrappers that need a forward on every rank."""
+        """All rows as they are, or those with a learnt token, without padding that none of them needs.
+
+        Then at least one row is left, for wrappers that need a forward on every rank.
+        """
         is_learnt = learnt_tokens(batch)
         if not only_learnt_rows:
             return cls(batch, is_learnt)
@@ -64,7 +69,7 @@ class MicroBatch:
         if len(rows) == 0:
             rows = torch.zeros(1, dtype=torch.long, device=is_learnt.device)
         picked = {name: value[rows] for name, value in batch.items() if isinstance(value, Tensor) and value.ndim}
-        return cls(picked, is_learnt[rows])
+        return cls(*_trimmed(picked, is_learnt[rows]))
 
     @cached_property
     def student_inputs(self) -> dict[str, Tensor]:
@@ -78,8 +83,7 @@ class MicroBatch:
     @cached_property
     def teacher_inputs(self) -> dict[str, Tensor]:
         """Teacher prompt and completion [B, P' + T]."""
-        names = {"input_ids": "teacher_input_ids", "attention_mask": "teacher_attention_mask"}
-        return {name: self.batch[key] for name, key in (names | {"position_ids": "teacher_position_ids"}).items()}
+        return {name: self.batch[key] for name, key in TEACHER_INPUTS.items()}
 
     def states(self, hidden: Tensor) -> Tensor:
         """[M, H]: of hidden states [B, S, H] of either sequence those that predict the learnt tokens."""
@@ -103,6 +107,22 @@ class MicroBatch:
     def _picked(self, name: str) -> Tensor | None:
         values = self.batch.get(name)
         return None if values is None else values[self.is_learnt]
+
+
+def _trimmed(batch: Batch, is_learnt: Tensor) -> tuple[Batch, Tensor]:
+    """Without columns before the longest prompt begins, and behind the last learnt token, which predict nothing."""
+    length = is_learnt.shape[1]
+    behind = length - int(is_learnt.any(0).nonzero().max()) - 1 if bool(is_learnt.any()) else length - 1
+    trimmed = dict(batch)
+    for mask, width, names in (
+        ("prompt_mask", batch["prompt_mask"].shape[1], ("prompt_ids", "prompt_mask")),
+        ("teacher_attention_mask", batch["teacher_attention_mask"].shape[1] - behind, TEACHER_INPUTS.values()),
+    ):
+        before = int(batch[mask].any(0).nonzero().min())
+        trimmed |= {name: batch[name][:, before:width] for name in names}
+    completions = ("completion_ids", "completion_mask", "old_per_token_logps", "sampling_per_token_logps")
+    trimmed |= {name: batch[name][:, : length - behind] for name in completions if name in batch}
+    return trimmed, is_learnt[:, : length - behind]
 
 
 class Distillation:

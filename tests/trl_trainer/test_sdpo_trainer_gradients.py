@@ -151,6 +151,26 @@ def test_padding_changes_nothing(tmp_path, weight):
     same(found, expected)
 
 
+def test_a_micro_batch_is_as_wide_as_its_own_rows(tmp_path):
+    """One row at a time: its own prompt and completion, however long the others' are."""
+    model, widths = load(), []
+    questions = ("shower in the attic to 6", "the old lamp in the big office to 3")
+    chats = [[{"role": "user", "content": question}] for question in questions]
+    args = arguments(tmp_path, rows=1, accumulation=8, num_generations=4)
+    trainer = make(tmp_path, model, args, prompts=chats, rollout=write(["shower.set(room=attic,value=6)"] * 8))
+    backbones = (model.get_decoder(), trainer.ref_model.get_decoder())
+    for seen in backbones:
+        seen.register_forward_hook(
+            lambda module, args, kwargs, output: widths.append((module, kwargs["input_ids"].shape)), with_kwargs=True
+        )
+    trainer.train()
+    response = len(completion("shower.set(room=attic,value=6)"))
+    prompts = {len(encode(chat[0]["content"])) for chat in chats}
+    assert len(prompts) == 2
+    assert {tuple(shape) for module, shape in widths if module is backbones[0]} == {(1, n + response) for n in prompts}
+    assert len({shape[1] for module, shape in widths if module is backbones[1]}) == 2
+
+
 @pytest.mark.parametrize("chunk", [1, 7])
 def test_tiles_change_nothing(whole, tmp_path, chunk):
     same(gradient(tmp_path, logits_chunk_tokens=chunk)[0], whole[0])
