@@ -130,10 +130,10 @@ HOMES |= {(module, name) for module, names in VALUES.items() for name in names}
 
 
 def run(code):
-    """What a program prints in an interpreter of its own."""
+    """The last line that a program prints in an interpreter of its own; libraries may have said something before."""
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return done.stdout.strip().rpartition("\n")[2]
 
 
 BLOCK = """
