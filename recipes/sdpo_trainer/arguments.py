@@ -37,9 +37,14 @@ def teacher_period(args: GRPOConfig, config: SDPOConfig) -> int:
 
 
 def own_arguments(args: GRPOConfig | None, is_enabled: bool) -> Any:
-    """A copy that TRL may write into, with `beta` 0 while SDPO is enabled."""
+    """A copy that TRL may write into, with `beta` 0 while SDPO is enabled. TypeError for another class."""
     if args is None:
         return None
+    if not hasattr(args, "steps_per_generation") or hasattr(args, "distillation_alpha"):
+        raise TypeError(
+            f"args is a {type(args).__module__}.{type(args).__name__}; pass a trl.GRPOConfig, and the settings of SDPO"
+            " as sdpo_config (SDPOConfig.from_trl splits a configuration of TRL's SDPOTrainer into the two)"
+        )
     own = copy.copy(args)
     for name in ("accelerator_config", "gradient_checkpointing_kwargs", "model_init_kwargs"):
         setattr(own, name, copy.copy(getattr(args, name)))

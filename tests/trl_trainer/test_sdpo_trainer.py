@@ -23,6 +23,7 @@ from scripted import (
 from sdpo_trainer import SDPOConfig, SDPOTrainer
 from transformers import AutoModelForCausalLM
 from trl import GRPOTrainer
+from trl.experimental.sdpo import SDPOConfig as TRLConfig
 
 from verl.algorithms.head import HiddenTerm
 from verl.algorithms.sdpo import SDPO
@@ -177,6 +178,14 @@ def test_arguments_may_be_given_by_position(tmp_path):
 def test_a_configuration_of_another_kind_is_refused(tmp_path):
     with pytest.raises(TypeError, match=r"sdpo_config is a builtins.dict; pass sdpo_trainer.SDPOConfig"):
         SDPOTrainer(MODEL, arguments(tmp_path), {"alpha": 1}, tokenizer(), plain, Dataset.from_list([{"prompt": "a"}]))
+
+
+def test_arguments_of_another_kind_are_refused(tmp_path):
+    with pytest.raises(TypeError, match=r"args is a sdpo_trainer.config.SDPOConfig; pass a trl.GRPOConfig"):
+        SDPOTrainer(MODEL, SDPOConfig(), None, tokenizer(), plain, Dataset.from_list([{"prompt": "a"}]))
+    of_trl = TRLConfig(str(tmp_path), use_cpu=True, bf16=False)
+    with pytest.raises(TypeError, match=r"args is a trl\.\S*\.SDPOConfig; .* \(SDPOConfig.from_trl splits"):
+        SDPOTrainer(MODEL, of_trl, None, tokenizer(), plain, Dataset.from_list([{"prompt": "a"}]))
 
 
 # ---- Prompts ----
