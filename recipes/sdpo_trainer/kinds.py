@@ -164,7 +164,8 @@ class AveragedDelta(_OnTheSameBase):
         self.callback = _DeltaCallback(self, rate, period)
 
     def _student_deltas(self) -> Weights:
-        return {name: module.get_delta_weight(STUDENT_ADAPTER).detach() for name, module in self.modules.items()}
+        deltas = {name: module.get_delta_weight(STUDENT_ADAPTER).detach() for name, module in self.modules.items()}
+        return {name: delta.to(torch.promote_types(delta.dtype, torch.float32)) for name, delta in deltas.items()}
 
     def follow(self, rate: float) -> None:
         """deltas <- (1 - rate) deltas + rate * the student's."""
@@ -175,10 +176,7 @@ class AveragedDelta(_OnTheSameBase):
         base = {name: module.get_base_layer().weight for name, module in self.modules.items()}
         before = {name: weight.data for name, weight in base.items()}
         try:
-            for (
-                name,
-                weight,
-            ) in base.items():  # another tensor for the length of the block: the base is never written to
+            for name, weight in base.items():  # another tensor: the base's own is never written to
                 weight.data = (before[name] + self.deltas[name]).to(weight.dtype)
             with active_adapter(self.ref_model, None):
                 yield student
