@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
+from sdpo_trainer.teacher import gathered_to_write
 from verl.self_distillation.teacher import ema_update_
 
 
@@ -50,11 +51,10 @@ def load_whole(model: nn.Module, weights: Mapping[str, Tensor], accelerator: Acc
 
         set_model_state_dict(model, dict(weights), options=StateDictOptions(full_state_dict=True))
     elif is_sharded(accelerator):
-        from trl.trainer.utils import maybe_gather_lm_head_ctx
-
         for name, parameter in model.named_parameters():
-            with maybe_gather_lm_head_ctx(parameter):
-                parameter.data.copy_(weights[name.removeprefix("module.")])
+            with gathered_to_write([parameter]) as is_writer:
+                if is_writer:
+                    parameter.data.copy_(weights[name.removeprefix("module.")])
     else:
         copy_into(whole_weights(model, accelerator), weights)
 

@@ -32,15 +32,22 @@ def ema_update(teacher: nn.Module, student: nn.Module, rate: float) -> None:
         ValueError: the rate is not in [0, 1]; the two are not the same model; a teacher tensor is less precise than
             float32, in which an average loses its small steps.
     """
-    partitioned = [p for p in chain(teacher.parameters(), student.parameters()) if hasattr(p, "ds_id")]
+    with gathered_to_write(chain(teacher.parameters(), student.parameters())) as is_writer:
+        if is_writer:
+            ema_update_(_floats(teacher), _floats(student), rate)
+
+
+@contextmanager
+def gathered_to_write(parameters: Iterable[nn.Parameter]) -> Iterator[bool]:
+    """Whether this process writes to them; under DeepSpeed ZeRO-3 they are whole inside, and one writes for all."""
+    partitioned = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
     if not partitioned:
-        ema_update_(_floats(teacher), _floats(student), rate)
+        yield True
         return
     import deepspeed  # pyright: ignore[reportMissingImports]
 
     with deepspeed.zero.GatheredParameters(partitioned, modifier_rank=0):
-        if deepspeed.comm.get_rank() == 0:
-            ema_update_(_floats(teacher), _floats(student), rate)
+        yield deepspeed.comm.get_rank() == 0
 
 
 def _floats(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -48,7 +55,7 @@ def _floats(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
         if tensor.is_floating_point():
             for wrapper in _WRAPPERS:
                 name = name.replace(wrapper, "")
-            yield name, tensor.data
+            yield name.removeprefix("module."), tensor.data  # DDP's and DeepSpeed's
 
 
 class EMATeacherCallback:

@@ -40,6 +40,13 @@ def test_an_average_moves_to_the_student_by_the_rate():
     assert teacher.weight.requires_grad and teacher.weight.grad_fn is None
 
 
+def test_a_wrapped_teacher_is_matched_by_its_own_names():
+    """DDP and DeepSpeed hold the model as `module`, FSDP and torch.compile put names of theirs between."""
+    teacher, student = nn.ModuleDict({"a": linear(10.0)}), nn.ModuleDict({"a": linear(20.0)})
+    ema_update(nn.ModuleDict({"module": nn.ModuleDict({"_orig_mod": teacher})}), student, 0.1)
+    assert teacher["a"].weight.item() == pytest.approx(11.0)
+
+
 def test_an_average_of_two_models_is_an_error():
     with pytest.raises(ValueError, match="not the same model"):
         ema_update(nn.Sequential(linear(1), linear(2)), nn.Sequential(linear(1)), 0.1)
@@ -221,6 +228,21 @@ def test_the_exact_average_is_of_products(tmp_path, peft_model):
     logits(trainer, torch.tensor([[1, 2]]))
     for name, before in base.items():
         assert torch.equal(trainer.model.get_parameter(name), before), name
+
+
+def test_the_exact_average_of_low_precision_adapters_is_float32(tmp_path):
+    model = get_peft_model(load(torch.bfloat16), LoraConfig(**LORA), autocast_adapter_dtype=False)
+    trainer = make(tmp_path, model, teacher_mode="lora_ema", lora_ema_exact=True, teacher_update_rate=0.01)
+    with torch.no_grad():
+        for name, p in trainer.model.named_parameters():
+            if "lora_B" in name:
+                assert p.dtype == torch.bfloat16
+                p.fill_(1.0)
+    student = {n: m.get_delta_weight("default") for n, m in trainer._teacher.modules.items()}
+    trainer.ema_callback.step(1)
+    for name, delta in trainer._teacher.deltas.items():
+        assert delta.dtype == torch.float32
+        torch.testing.assert_close(delta, 0.01 * student[name].float())
 
 
 def test_modes_that_do_not_fit_the_model_are_refused(tmp_path):
