@@ -3,6 +3,7 @@
 Stopped processes are as good as a hanging network: they are there, and never answer.
 """
 
+import json
 import re
 
 import pytest
@@ -30,6 +31,8 @@ def test_dead_rank_ends_the_run(make_run, reference):
     ended = run.start(UPDATE)
     assert ended.code == 1, ended.output
     assert re.search(r"actor rank 1 on \S+ failed: WorkerDied: process \d+ died", ended.output), ended.output
+    status = json.loads((run.folder / "status.json").read_text())
+    assert status["status"] == "failed" and status["reason"].startswith("actor rank 1 on ")
     run.finish()
     assert_same(run, reference(HF))
     note("training rank 1: update", "ends with the message; started again, goes on", run.seconds_to_recover())
@@ -51,6 +54,8 @@ def test_hanging_rank_with_restarts(make_run, reference):
     ended = run.start(Fault("actor-1", "actor.update_policy", 2, "STOP"))
     assert ended.code == 0, ended.output
     assert "stopped by a signal (SIGSTOP)" in ended.output
+    cause = json.loads((run.folder / "status.json").read_text())["last_restart"]["cause"]
+    assert cause.startswith("actor rank 1 on ")
     assert_same(run, reference(HF))
     note(
         f"training rank 1 hangs (SIGSTOP): update, `timeout.update={SECONDS}`, `max_restarts=1`",

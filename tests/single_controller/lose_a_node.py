@@ -1,13 +1,14 @@
 """A driver with a rank on each of two nodes. It kills the second node's raylet and prints what it is told."""
 
 from ray.cluster_utils import Cluster
+from ray.util.placement_group import placement_group
 from toy_worker import Toy
 
 from verl.config.placement import place
 from verl.config.root import TrainerConfig
 from verl.single_controller import WorkerDied
 from verl.single_controller.ray_group import RayWorkerGroup
-from verl.single_controller.resources import ResourcePool, machines
+from verl.single_controller.resources import SLOT_CPUS, ResourcePool, machines
 from verl.single_controller.runtime import ray_session
 from verl.types import InputError
 
@@ -22,10 +23,21 @@ if __name__ == "__main__":
         group.ready()
         reports = [str(each) for each in group.standing()]  # also from the node that is not the driver's
         assert all("main_loop" in report for report in reports), reports
-        pending = group.start("fail_on", 5, True)
+        spare = RayWorkerGroup("spare", Toy, num_ranks=2, pool=pool, seats=placement.actor)
+        spare.ready()
+        full = placement_group([{"CPU": 1 - SLOT_CPUS}] * 2, strategy="STRICT_SPREAD")  # no machine can hold two places
+        assert full.wait(10)
+        pending = group.start("fail_without_peer", [rank.pid for rank in group.standing()])
         second.all_processes["raylet"][0].process.kill()
         try:
             pending.result()
+        except WorkerDied as error:
+            print(error)
+            lost = error.rank
+        print("REPLACED", flush=True)
+        assert spare.replace(1 - lost).outcome() is None  # the other one's place is there
+        try:
+            spare.replace(lost)
         except WorkerDied as error:
             print(error)
         print("SECOND GROUP", flush=True)

@@ -178,6 +178,8 @@ class WorkerGroup(ABC):
         Only for roles whose ranks do not meet in collectives. Calls of the old worker that are not done are lost: their
         outcome is `WorkerDied`. Receivers made before know only the old worker. The result is done when the new worker
         is constructed; calls can be started at once.
+
+        Raises WorkerDied if the machine that the worker's place was on is gone: no other could ever start there.
         """
 
     @abstractmethod

@@ -17,7 +17,7 @@ from ray import ObjectRef, cloudpickle
 
 from verl.config.placement import Seat
 from verl.single_controller.dispatch import Call
-from verl.single_controller.errors import WorkerError
+from verl.single_controller.errors import WorkerDied, WorkerError
 from verl.single_controller.group import Deadline, Pending, Receiver, Standing, Stream, WorkerGroup
 from verl.single_controller.ray_calls import RayPending, RayReceiver, RayStream
 from verl.single_controller.ray_host import WorkerHost
@@ -84,6 +84,9 @@ class RayWorkerGroup(WorkerGroup):
 
     def replace(self, rank: int) -> Pending:
         self._check_usable()
+        if self._pool and (address := self._pool.lost_machine(self._seats[rank])):
+            cause = "WorkerDied: its node was lost, and with it the place for another"
+            raise WorkerDied(self.role, rank, address, cause)
         self._team.kill([rank])
         self._team = self._team.with_host(rank, self._start_host(rank))
         self._created[rank] = self._create(rank)

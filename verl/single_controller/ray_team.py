@@ -18,9 +18,12 @@ from verl.single_controller.group import Standing
 from verl.single_controller.processes import ProcessId, end, is_stopped, resident_bytes
 from verl.single_controller.ray_host import Home
 from verl.single_controller.ray_nodes import describe_all, is_here
+from verl.single_controller.resources import alive_nodes
 
 GRACE = 1.0
 """Seconds that other ranks get to fail too after the first exception: a peer's death shows up as a lost connection."""
+LOSS_NOTICED = 30.0
+"""Seconds that Ray gets to tell of a rank whose process is gone: of a lost machine it learns after some 15 s."""
 LOG_LINES = 20
 """Lines of a dead worker's log in the message."""
 
@@ -127,8 +130,7 @@ class Team:
         return DeadlineExceeded(self.role, rank, host, cause, details)
 
     def _how(self, home: Home) -> str:
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        if home.node and home.node not in alive:
+        if home.node and home.node not in alive_nodes():
             lost = [str(rank) for rank, each in self._known_homes().items() if each.node == home.node]
             return f"its node was lost (Ray's {home.node[:12]}), and {self.role} rank(s) {', '.join(lost)} with it"
         return f"process {home.process.pid} died (a signal, the out-of-memory killer, or a crash of native code)"
@@ -137,8 +139,11 @@ class Team:
         """A death among the other ranks, if there is one: exceptions about lost connections follow from it."""
         if isinstance(error, WorkerDied) or not waiting:
             return error
-        others = ray.wait(list(waiting), num_returns=len(waiting), timeout=GRACE)[0]
-        outcomes = (self.outcome(waiting[ref], ref) for ref in others)
+        silent = ray.wait(list(waiting), num_returns=len(waiting), timeout=GRACE)[1]
+        if silent and not all(each.report.can_answer for each in self.standing([waiting[ref] for ref in silent])):
+            ray.wait(silent, num_returns=1, timeout=LOSS_NOTICED)
+        told = ray.wait(list(waiting), num_returns=len(waiting), timeout=0)[0]
+        outcomes = (self.outcome(waiting[ref], ref) for ref in told)
         return next((outcome for outcome in outcomes if isinstance(outcome, WorkerDied)), error)
 
     def outcome(self, rank: int, ref: ObjectRef) -> Any:

@@ -35,6 +35,11 @@ def machines(has_gpus: bool) -> list[Machine]:
     return [Machine(address, int(count / per_slot + 1e-6)) for address, count in found]
 
 
+def alive_nodes() -> set[str]:
+    """Ray's ids of the machines that it can reach. One that was lost stays among them for some 15 s."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
 class ResourcePool:
     """The slots of a run.
 
@@ -51,12 +56,14 @@ class ResourcePool:
         self.has_gpus = has_gpus
         slot = {"CPU": SLOT_CPUS, **({"GPU": 1.0} if has_gpus else {})}
         self._nodes: dict[int, PlacementGroup] = {}
+        self._addresses: dict[int, str] = {}
         # What asks for most comes first: whatever machine Ray takes for it, the rest needs no larger one.
         for node in sorted(range(len(slots_per_node)), key=lambda node: -slots_per_node[node]):
             count, others = slots_per_node[node], _different_from(list(self._nodes.values()))
             group = placement_group([slot] * count, strategy="STRICT_PACK", bundle_label_selector=[others] * count)
             self._nodes[node] = group
             if group.wait(PLACEMENT_TIMEOUT):
+                self._addresses[node] = _address_of(group)
                 continue
             self.release()
             raise RuntimeError(
@@ -71,6 +78,14 @@ class ResourcePool:
             "num_gpus": GPU_SHARE if self.has_gpus else 0,
             "scheduling_strategy": PlacementGroupSchedulingStrategy(self._nodes[seat.node], seat.slots[0]),
         }
+
+    def lost_machine(self, seat: Seat) -> str | None:
+        """Address of the seat's machine if it is gone and Ray has no other for it: whoever is put there never starts.
+
+        None for a machine that is there, and for one that is gone for less than `alive_nodes` notices.
+        """
+        homes = placement_group_table(self._nodes[seat.node])["bundles_to_node_id"]
+        return None if homes.get(seat.slots[0]) in alive_nodes() else self._addresses[seat.node]
 
     def visible_devices(self, seat: Seat) -> str | None:
         """CUDA_VISIBLE_DEVICES of a rank with several GPUs; None where Ray sets it, as it does for a single one."""
@@ -97,6 +112,12 @@ def _different_from(taken: Sequence[PlacementGroup]) -> dict[str, str]:
     places = [placement_group_table(group)["bundles_to_node_id"] for group in taken]
     ids = sorted({node_id for place in places for node_id in place.values()})
     return {NODE_ID: f"!in({','.join(ids)})"} if ids else {}
+
+
+def _address_of(group: PlacementGroup) -> str:
+    """Of the machine that Ray has put the group on."""
+    node_id = placement_group_table(group)["bundles_to_node_id"][0]
+    return next(node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] == node_id)
 
 
 @ray.remote(num_cpus=0, num_gpus=0.01)

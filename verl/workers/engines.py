@@ -39,7 +39,7 @@ class Engines:
     def fail(self, rank: int, error: WorkerError) -> None:
         """End an engine for what it did, and begin to start another one in its place.
 
-        Raises WorkerError, with what to do about it, when no restart is left.
+        Raises WorkerError, with what to do about it, when no restart is left, or no machine to start it on.
         """
         if not isinstance(error, WorkerDied):
             self.fleet.tell(rank, Event.DOUBTED)
