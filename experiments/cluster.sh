@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034  # read by lib/submit.sh
-# The facts of your cluster: the only file to edit. Nothing else under experiments/ names a cluster.
+# The facts of your cluster: the only file to edit. Nothing else but clusters/ names one.
 #
 # Each value can also come from the environment (CLUSTER_TIME=1:00:00 bash experiments/...), or from a file that sets some
 # of them (CLUSTER_FILE=experiments/clusters/gh200.sh). The environment wins, then that file, then this one.
@@ -10,7 +10,7 @@ CLUSTER_ACCOUNT=${CLUSTER_ACCOUNT-}             # --account; empty: your default
 CLUSTER_PARTITION=${CLUSTER_PARTITION-}         # --partition; empty: the cluster's default
 CLUSTER_TIME=${CLUSTER_TIME-12:00:00}           # --time: a job that reaches it goes on in the next one, see below
 CLUSTER_NODES=${CLUSTER_NODES-1}                # --nodes, and trainer.nnodes
-CLUSTER_GPUS_PER_NODE=${CLUSTER_GPUS_PER_NODE-} # --gpus-per-node, and trainer.n_gpus_per_node; empty: a job without GPU
+CLUSTER_GPUS_PER_NODE=${CLUSTER_GPUS_PER_NODE-} # --gpus-per-node (4, or a100:4), and trainer.n_gpus_per_node; empty: no GPU
 CLUSTER_CPUS_PER_TASK=${CLUSTER_CPUS_PER_TASK-} # --cpus-per-task; one task per node
 CLUSTER_MEM=${CLUSTER_MEM-}                     # --mem: per node, in megabytes or with a unit (400G)
 CLUSTER_FLAGS=${CLUSTER_FLAGS-}                 # any other flags of sbatch, separated by blanks
@@ -21,8 +21,9 @@ CLUSTER_CONTAINER=${CLUSTER_CONTAINER-}     # --container-image of srun (pyxis):
 CLUSTER_MOUNTS=${CLUSTER_MOUNTS-}           # --container-mounts of srun (pyxis): /host:/container,...
 CLUSTER_SRUN_FLAGS=${CLUSTER_SRUN_FLAGS-}   # any other flags of srun, separated by blanks
 
-# So many seconds before the walltime a job writes a checkpoint and goes back into the queue. Empty: it does not.
-CLUSTER_SIGNAL_SECONDS=${CLUSTER_SIGNAL_SECONDS-300}
+# So many seconds before the walltime a job writes a checkpoint and goes back into the queue: more than a step with its
+# validation and a save take. Empty: it does not.
+CLUSTER_SIGNAL_SECONDS=${CLUSTER_SIGNAL_SECONDS-600}
 
 CLUSTER_LOG_DIR=${CLUSTER_LOG_DIR-logs/slurm}   # %j.log and %j.err of each job
 CLUSTER_DATA_DIR=${CLUSTER_DATA_DIR-datasets}   # where the data sets are

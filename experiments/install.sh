@@ -63,7 +63,7 @@ KEY=$(cat "${REQUIREMENTS[@]}" setup.py <(pwd) | "$PYTHON" -c 'import hashlib, s
 
 if [[ ! -f "$STAMP" || "$(cat "$STAMP")" != "$KEY" ]]; then
   started=$SECONDS
-  say "Installing for $KIND into $("$PYTHON" -c 'import sys; print(sys.prefix)') (once; a few minutes and about 4 GB)"
+  say "Installing for $KIND into $("$PYTHON" -c 'import sys; print(sys.prefix)') (once; a few minutes and about 4.5 GB)"
   if [[ $KIND == cuda ]]; then
     "$PYTHON" -m pip install --no-warn-conflicts -r requirements.txt
     "$PYTHON" -m pip install 'setuptools>=77'
@@ -73,7 +73,7 @@ if [[ ! -f "$STAMP" || "$(cat "$STAMP")" != "$KEY" ]]; then
   fi
   "$PYTHON" -m pip install --no-deps --no-build-isolation -e .
   # A real import: the list of packages cannot tell whether their builds get on with each other.
-  "$PYTHON" -c 'import ray, verl; from vllm import LLM' || fail "the installation is not complete; see the messages above."
+  "$PYTHON" -c 'import ray, verl; from vllm import LLM' || fail "the installation is not complete; see the messages above (vLLM's CPU build needs libnuma1 and g++ of your system)."
   echo "$KEY" >"$STAMP"
   say "Installed in $((SECONDS - started)) seconds"
 fi

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SDPO end to end on this machine: Ray, FSDP2, vLLM, the embedded model and task.
 #
-#   bash experiments/quickstart.sh [key=value ...]                       train, a few minutes on two cores
+#   bash experiments/quickstart.sh [key=value ...]                       train, about a minute on two cores once installed
 #   bash experiments/quickstart.sh --compare [--seeds N] [key=value ...] SDPO and GRPO, 25,600 generations each
 #
 # Installs what is missing on the first call, and nothing after that. The same command again resumes a run that was

@@ -79,6 +79,7 @@ clean_up() {
 : "${SLURM_JOB_ID:?this script is for jobs of Slurm; without it run the command itself}"
 read -ra OPTIONS <<<"${SRUN_OPTIONS:-}"
 MODULE=(bash experiments/lib/python.sh -m verl.single_controller.allocation)
+if [[ -n ${SLURM_CPUS_PER_TASK:-} ]]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi # srun does not take it over
 
 export VERL_STOP_FILE="$PWD/.stop-$SLURM_JOB_ID"
 rm -f "$VERL_STOP_FILE" # of the job's life before

@@ -17,6 +17,15 @@ question_folders() { # one a line; QUESTIONS is hard (default), very_hard, or in
   done
 }
 
+one_engine() { # for programs that hold a single engine and no trainer: sets ENGINE_GPUS to what it can use of its node
+  local gpus
+  if [[ $MODE == submit && ${CLUSTER_NODES:-1} != 1 ]]; then
+    refuse "CLUSTER_NODES=$CLUSTER_NODES: this run is one engine on one node, the others would idle (CLUSTER_NODES=1)"
+  fi
+  gpus=$(gpus_per_node)
+  for ((ENGINE_GPUS = 1; 2 * ENGINE_GPUS <= gpus; ENGINE_GPUS *= 2)); do :; done # a power of two divides the heads
+}
+
 test_time_runs() { # test_time_runs NAME MODULE: one run of recipes/test_time for each question
   local data folders name model=${MODEL_PATH:-Qwen/Qwen3-8B} seed=${SEED:-0}
   folders=$(question_folders)

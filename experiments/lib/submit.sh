@@ -98,8 +98,10 @@ shared_overrides() { # sets SHARED: placement, the cluster's overrides, and last
 }
 
 add_training() { # add_training NAME CONFIG DATA key=value...: a run of the trainer; see experiments/verl_training.sh
+  local saving=()
+  if [[ $MODE == submit ]]; then saving=(trainer.save_freq=20); fi # the presets save nothing; a job may meet its walltime
   shared_overrides
-  add_job "$1" "$3" bash experiments/verl_training.sh "$@" "${SHARED[@]}"
+  add_job "$1" "$3" bash experiments/verl_training.sh "$@" "${saving[@]}" "${SHARED[@]}"
 }
 
 make_if_missing() { # make_if_missing FOLDER: for data that this repository can make without a network

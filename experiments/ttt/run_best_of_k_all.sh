@@ -9,4 +9,5 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/submit.sh"
 source experiments/lib/questions.sh
 read_options submit '' "$@"
+one_engine
 test_time_runs FINAL-BEST-OF-K recipes.test_time.best_of_k

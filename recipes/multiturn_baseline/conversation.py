@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from recipes.multiturn_baseline.prompts import TEMPLATES, Attempt, fit_context
 from recipes.multiturn_baseline.settings import Settings
@@ -11,7 +11,6 @@ from recipes.test_time.base_model import BaseModel
 from recipes.test_time.judge import Judge, score_item
 from recipes.test_time.question import question_id
 from verl.evaluation import attempts as log_format
-from verl.evaluation.attempts import AttemptLog
 from verl.trainer.sampling import derive_seed
 from verl.types import Message, Prompt, Request, Sample, Sampling
 
@@ -45,9 +44,9 @@ class Conversation:
         self.attempts: list[Attempt] = []
         self.num_dropped = 0
 
-    def resume(self, log: AttemptLog) -> None:
+    def resume(self, turns: Sequence[log_format.Attempt]) -> None:
         """Take over the turns of a log."""
-        for turn in log.attempts:
+        for turn in turns:
             self.attempts.append(Attempt(turn.extras["response"], turn.extras["metrics"]["feedback"]))
             self.num_dropped = turn.extras["num_dropped"]
 

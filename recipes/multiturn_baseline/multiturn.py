@@ -108,6 +108,11 @@ def tracking(settings: Settings, num_done: int) -> Iterator[Callable[[Attempt], 
         tracking.finish()
 
 
+def attempts_of(path: Path, run_id: tuple[str, int]) -> list[Attempt]:
+    """The turns of one question and seed; others may be in the same log."""
+    return [attempt for attempt in read_attempts(path).attempts if attempt.run == run_id]
+
+
 def run(settings: Settings) -> dict[str, Any]:
     """All turns that the log does not have yet. Returns the summary, which also is written beside the log."""
     path = log_path(settings)
@@ -135,7 +140,7 @@ def run(settings: Settings) -> dict[str, Any]:
                     encode=lambda messages: encode_messages(tokenizer, messages, kwargs),
                     decode=lambda token_ids: tokenizer.decode(token_ids, skip_special_tokens=True),
                 )
-                conversation.resume(read_attempts(path))
+                conversation.resume(attempts_of(path, run_id))
                 for _ in range(num_done, settings.max_turns):
                     turn = conversation.next_turn()
                     log.append([turn])
@@ -144,7 +149,7 @@ def run(settings: Settings) -> dict[str, Any]:
                         break
                     if turn.attempt < settings.max_turns and is_asked_to_stop():
                         raise StoppedForNow(turn.attempt, goes_on=True, what="turn")
-    found = summary(read_attempts(path).attempts, settings.max_context_len)
+    found = summary(attempts_of(path, run_id), settings.max_context_len)
     path.with_suffix(".summary.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return found
 

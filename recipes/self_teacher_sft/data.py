@@ -4,14 +4,14 @@ A baseline of the paper: not the teacher's distribution is learnt but its sample
 
     # 1. Attempts of the initial policy (with lr 0 it stays that), recorded with the teacher's prompts.
     python -m verl.trainer.main_ppo --config-name sdpo_rich_feedback vars.task=datasets/lcb_v6 \\
-        actor_rollout_ref.actor.optim.lr=0 trainer.record=runs/attempts
+        trainer.experiment_name=self-teacher-attempts actor_rollout_ref.actor.optim.lr=0 trainer.record=runs/attempts
     # 2. The teacher's prompts as a data set.
     python -m recipes.self_teacher_sft.data prompts runs/attempts runs/prompts.parquet
     # 3. The same policy answers them, and is scored; nothing is trained.
     python -m verl.trainer.main_ppo --config-name sdpo_rich_feedback vars.task=datasets/lcb_v6 \\
         data.val_files=runs/prompts.parquet data.max_prompt_length=10240 max_model_len=18944 \\
         actor_rollout_ref.rollout.max_model_len=18432 actor_rollout_ref.rollout.val_kwargs.temperature=1.0 \\
-        trainer.val_only=True trainer.validation_data_dir=runs/answers
+        trainer.experiment_name=self-teacher-answers trainer.val_only=True trainer.validation_data_dir=runs/answers
     # 4. Right answers, each to the plain question.
     python -m recipes.self_teacher_sft.data select runs/prompts.parquet runs/answers/0.jsonl runs/sft.parquet
     # 5. Learn them.

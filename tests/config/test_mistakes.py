@@ -221,7 +221,22 @@ def test_model_with_too_few_positions(problems, tmp_path):
     ],
 )
 def test_a_fast_teacher_without_an_anchor_is_advised_against(one, preset, override, is_advised):
-    advice = ppo_advice(one(preset, *override))
+    advice = ppo_advice(one(preset, "trainer.save_last=true", *override))
     assert len(advice) == is_advised
     if is_advised:
         assert f"{DISTILLATION}.teacher_update_rate=0.05" in advice[0] and "teacher_anchor_coef=0.3" in advice[0]
+
+
+@pytest.mark.parametrize(
+    ("override", "is_advised"),
+    [
+        ([], True),
+        (["trainer.save_freq=-1"], True),
+        (["trainer.save_freq=20"], False),
+        (["trainer.val_only=true"], False),
+    ],
+)
+def test_a_run_that_leaves_no_model_is_advised_against(one, override, is_advised):
+    advice = ppo_advice(one("baseline_grpo", *override))
+    assert len(advice) == is_advised
+    assert all("trainer.save_last=true saves it" in sentence for sentence in advice)

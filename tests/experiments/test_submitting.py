@@ -13,6 +13,7 @@ SDPO_ALL = "generalization/run_sdpo_all.sh"
 GRPO_ALL = "generalization/run_baseline_grpo_all.sh"
 SDPO_RICH = "rich_feedback/run_sdpo.sh"
 MULTITURN = "ttt/run_multiturn_all.sh"
+BEST_OF_K = "ttt/run_best_of_k_all.sh"
 LAUNCHERS = sorted(str(path.relative_to(ROOT / "experiments")) for path in ROOT.glob("experiments/*/run_*.sh"))
 ODD = 'trainer.experiment_name=it\'s "$HOME" `x` \\n; (a|b) *'
 # A program that writes down how it was called, one JSON list a line.
@@ -44,9 +45,9 @@ def chain(launch, program, tmp_path):
     return run
 
 
-def test_printed_commands_can_be_pasted(chain):
+def test_printed_commands_can_be_pasted(chain, tmp_path):
     """Every character arrives at the trainer as it was typed."""
-    calls = chain(SDPO_ALL, ODD, CLUSTER_LOG_DIR="my logs")
+    calls = chain(SDPO_ALL, ODD, CLUSTER_LOG_DIR=f"{tmp_path}/my logs")
     assert len(calls) == 10
     entity, made, experiment, *words = calls[0]
     assert (entity, made, words[:3]) == (None, None, ["-m", "verl.trainer.main_ppo", "--config-name"])
@@ -92,7 +93,7 @@ def test_flags_by_default_suit_any_slurm(dry_run, tmp_path):
         f"--error={logs}/%j.err",
         "--open-mode=append",
         "--requeue",
-        "--signal=B:USR1@300",
+        "--signal=B:USR1@600",
         f"--chdir={ROOT}",
     ]
 
@@ -113,6 +114,42 @@ def test_flags_of_the_gh200_cluster(dry_run):
     } <= set(job.sbatch)
     assert {"trainer.n_gpus_per_node=4", "actor_rollout_ref.rollout.tensor_model_parallel_size=2"} <= set(job.command)
     assert " --cpus-per-task=288 " in job.sbatch[-1]
+
+
+def test_gpus_may_name_their_type(dry_run):
+    job = dry_run(SDPO_RICH, CLUSTER_GPUS_PER_NODE="a100:4")[0]
+    assert "--gpus-per-node=a100:4" in job.sbatch and "trainer.n_gpus_per_node=4" in job.command
+
+
+def test_every_step_of_a_job_gets_the_cores_of_its_task(tmp_path):
+    """srun takes them from SRUN_CPUS_PER_TASK, and no longer from the job."""
+    env = os.environ | {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "12"}
+    command = ["bash", str(ROOT / "experiments/lib/job.sh"), "printenv", "SRUN_CPUS_PER_TASK"]
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "12\n"), done.stderr
+
+
+def test_submitted_training_saves_and_what_the_user_says_counts(dry_run):
+    (job,) = dry_run(SDPO_RICH, "trainer.save_freq=5")
+    saving = [word for word in job.command if word.startswith("trainer.save_freq=")]
+    assert saving == ["trainer.save_freq=20", "trainer.save_freq=5"]
+    (job,) = dry_run(SDPO_RICH, "--local")
+    assert not [word for word in job.command if word.startswith("trainer.save_freq=")]
+
+
+def test_an_engine_alone_spans_its_node(dry_run, launch):
+    job = dry_run(BEST_OF_K, CLUSTER_GPUS_PER_NODE="4")[0]
+    assert "actor_rollout_ref.rollout.tensor_model_parallel_size=4" in job.command
+    job = dry_run(MULTITURN, "--", "--max-turns", "9", CLUSTER_GPUS_PER_NODE="7")[0]
+    assert job.command[-4:] == ["--tensor-parallel-size", "4", "--max-turns", "9"]
+    for script in (BEST_OF_K, MULTITURN):
+        done = launch(script, "--dry-run", CLUSTER_NODES="2")
+        assert done.returncode == 2 and "CLUSTER_NODES=2: this run is one engine on one node" in done.stderr
+
+
+def test_multi_turn_takes_flags_and_no_overrides(launch):
+    done = launch(MULTITURN, "--dry-run", "trainer.seed=3")
+    assert done.returncode == 2 and "trainer.seed=3: multiturn.py takes flags, not key=value" in done.stderr
 
 
 def test_a_cluster_file_that_is_not_there_is_named(launch):

@@ -97,6 +97,18 @@ def test_a_run_goes_on_from_its_log_as_if_it_had_not_stopped(tmp_path, template)
     assert [s["max_context_len_exceeded"] for s in summaries] == [True, True]
 
 
+def test_questions_that_share_a_log_do_not_read_each_other(tmp_path):
+    first, second = write_question(tmp_path / "q_01"), write_question(tmp_path / "q_02")
+    assert run(first, tmp_path / "both", 3, "--run-name=x") == 0
+    assert run(second, tmp_path / "both", 3, "--run-name=x") == 0
+    assert run(second, tmp_path / "alone", 3, "--run-name=x") == 0
+    name = "multiturn-x-local.jsonl"
+    (_, both), (_, alone) = lines(tmp_path / "both" / name), lines(tmp_path / "alone" / name)
+    assert [turn["turn"] for turn in both] == [1, 2, 3, 1, 2, 3]
+    assert without_times(both[3:]) == without_times(alone)
+    assert json.loads((tmp_path / "both" / name).with_suffix(".summary.json").read_text())["total_turns"] == 3
+
+
 def test_a_run_that_is_asked_to_stop_ends_after_its_turn_and_asks_to_be_started_again(tmp_path, monkeypatch, capsys):
     question = write_question(tmp_path / "q_01")
     (tmp_path / "stop").touch()

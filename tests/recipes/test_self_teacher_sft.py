@@ -103,7 +103,7 @@ def test_the_commands_of_the_recipe_compose(monkeypatch):
     text = (data.__doc__ or "").replace("\\\n", " ")
     commands = re.findall(r"python -m (\S+) (.*)", text)
     assert [name.split(".")[-1] for name, _ in commands] == ["main_ppo", "data", "main_ppo", "data", "main_sft"]
-    monkeypatch.setenv("EXPERIMENT", "trial")
+    monkeypatch.delenv("EXPERIMENT", raising=False)
     for (name, arguments), (cls, check) in zip(
         [command for command in commands if "main_" in command[0]],
         [(PPOConfig, ppo_problems), (PPOConfig, ppo_problems), (SFTConfig, sft_problems)],

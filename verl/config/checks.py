@@ -46,6 +46,21 @@ def loss(config: PPOConfig) -> list[str]:
 
 def ppo_advice(config: PPOConfig) -> list[str]:
     """What is allowed, and was seen to go wrong: sentences like those of a problem."""
+    return [*saves_nothing(config.trainer), *fast_teacher(config)]
+
+
+def saves_nothing(trainer: TrainerConfig) -> list[str]:
+    """A long run whose model is gone at its end."""
+    if trainer.save_freq > 0 or trainer.save_last or trainer.val_only:
+        return []
+    return [
+        f"trainer.save_freq={trainer.save_freq}: no checkpoint is written, and the trained model is gone when the run"
+        " ends. trainer.save_last=true saves it; trainer.save_freq=20 saves every 20 steps too, to go on from."
+    ]
+
+
+def fast_teacher(config: PPOConfig) -> list[str]:
+    """A teacher that follows the student may collapse with it."""
     settings = config.actor_rollout_ref.actor.self_distillation
     follows = settings.teacher_regularization == "ema" and settings.teacher_update_rate > SAFE_EMA_RATE
     if not has_teacher(config) or not follows or settings.teacher_anchor_coef > 0:
@@ -54,7 +69,7 @@ def ppo_advice(config: PPOConfig) -> list[str]:
         f"{ACTOR}.self_distillation.teacher_update_rate={settings.teacher_update_rate:g}: a teacher that follows the"
         f" student faster than {SAFE_EMA_RATE:g} was seen to collapse, because the student forgets how to read the"
         " teacher's prompts, and the teacher inherits that (docs/stability.md). Watch"
-        " self_distillation/student_demo_log_prob, and set teacher_anchor_coef=0.3, or a lower rate."
+        " self_distillation/teacher_demo_log_prob, and set teacher_anchor_coef=0.3, or a lower rate."
     ]
 
 
