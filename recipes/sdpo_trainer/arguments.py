@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 import math
 from typing import TYPE_CHECKING, Any
@@ -36,8 +37,28 @@ def teacher_period(args: GRPOConfig, config: SDPOConfig) -> int:
     return max(1, math.ceil(config.teacher_update_every * used / accumulated))
 
 
-def own_arguments(args: GRPOConfig | None, is_enabled: bool) -> Any:
-    """A copy that TRL may write into, with `beta` 0 while SDPO is enabled. TypeError for another class."""
+POLICY_LOSS = (
+    "loss_type",
+    "epsilon",
+    "epsilon_high",
+    "delta",
+    "scale_rewards",
+    "importance_sampling_level",
+    "entropy_coef",
+    "use_adaptive_entropy",
+    "top_entropy_quantile",
+    "off_policy_mask_threshold",
+)
+"""Settings of the GRPO loss alone."""
+
+
+def own_arguments(args: GRPOConfig | None, config: SDPOConfig | None) -> Any:
+    """A copy that TRL may write into. TypeError for another class.
+
+    Args:
+        args: the caller's.
+        config: of SDPO; None while it is not enabled. With it `beta` is 0, and settings that then do nothing are named.
+    """
     if args is None:
         return None
     if not hasattr(args, "steps_per_generation") or hasattr(args, "distillation_alpha"):
@@ -48,7 +69,14 @@ def own_arguments(args: GRPOConfig | None, is_enabled: bool) -> Any:
     own = copy.copy(args)
     for name in ("accelerator_config", "gradient_checkpointing_kwargs", "model_init_kwargs"):
         setattr(own, name, copy.copy(getattr(args, name)))
-    if is_enabled and own.beta != 0:
+    if config is None:
+        return own
+    unused = [f"{name}={getattr(own, name)}" for name in POLICY_LOSS if _is_set(own, name)]
+    if unused and config.distillation_weight == 1:
+        logger.warning(
+            "%s: no effect while distillation_weight is 1, since no GRPO loss is computed.", ", ".join(unused)
+        )
+    if own.beta != 0:
         logger.warning(
             "beta=%g is taken as 0: with SDPO the teacher keeps the policy close to where it was, and no KL to a third"
             " model is computed.",
@@ -56,3 +84,9 @@ def own_arguments(args: GRPOConfig | None, is_enabled: bool) -> Any:
         )
         own.beta = 0.0
     return own
+
+
+def _is_set(args: GRPOConfig, name: str) -> bool:
+    """Whether a setting is there and differs from its default."""
+    defaults = {field.name: field.default for field in dataclasses.fields(args)}
+    return name in defaults and getattr(args, name) != defaults[name]

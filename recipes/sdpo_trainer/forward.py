@@ -63,8 +63,13 @@ def _leave(lm: PreTrainedModel, hidden: Tensor, after_backbone: AfterBackbone) -
     if isinstance(weight, DTensor):
         weight = weight.full_tensor()
     with _gathered(weight):
-        if hidden.is_cuda and torch.is_autocast_enabled("cuda"):  # products of ours are not autocast's
-            hidden, weight = (each.to(torch.get_autocast_dtype("cuda")) for each in (hidden, weight))
+        kind = hidden.device.type
+        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+        if torch.float16 in (autocast, hidden.dtype, weight.dtype):
+            # The loss's own gradient is made here, before a loss scaler: a token's share is too small for float16.
+            hidden, weight = hidden.float(), weight.float()
+        elif hidden.is_cuda:  # products of ours are not autocast's
+            hidden, weight = hidden.to(autocast), weight.to(autocast)
         scale, soft_cap = head_map(lm.config)
         return after_backbone(hidden.to(weight.device), Head(weight, scale, soft_cap))
 
@@ -94,8 +99,16 @@ def _gathered(*parameters: Tensor) -> Iterator[None]:
 
 @torch.no_grad()
 def check_model(lm: PreTrainedModel) -> None:
-    """Refuse a model whose logits are not hidden states times a matrix, a factor and a soft cap (ValueError)."""
+    """Refuse a model in parts, and one whose logits are not hidden states times a matrix, a factor and a soft cap
+    (ValueError)."""
     name = type(lm).__name__
+    places = {str(place) for place in (getattr(lm, "hf_device_map", None) or {}).values()}
+    if len(places) > 1:
+        raise ValueError(
+            f"{name} is spread over {', '.join(sorted(places))} (device_map=auto does that with several GPUs)."
+            " SDPOTrainer needs a whole model on each GPU: start it with `accelerate launch`, or with"
+            " CUDA_VISIBLE_DEVICES=0 for one GPU"
+        )
     head = cast(nn.Linear, lm.get_output_embeddings())
     if getattr(lm.config, "is_encoder_decoder", False) or getattr(head, "weight", None) is None:
         raise ValueError(f"{name} is not a causal language model with an output head of its own; SDPO cannot train it")

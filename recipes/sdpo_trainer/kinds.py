@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -159,6 +159,12 @@ class AveragedDelta(_OnTheSameBase):
 
     def __init__(self, model: nn.Module, rate: float, period: int) -> None:
         super().__init__(model)
+        others = [name for name in self.student_weights() if ".lora_A." not in name and ".lora_B." not in name]
+        if others:
+            raise ValueError(
+                f"lora_ema_exact=True averages products of A and B, and the adapter also trains {others[0]}"
+                f"{f' and {len(others) - 1} more' if len(others) > 1 else ''}; set it False"
+            )
         self.modules = _lora_modules(model)
         self.deltas = self._student_deltas()
         self.callback = _DeltaCallback(self, rate, period)
@@ -227,6 +233,16 @@ def make_teacher(config: SDPOConfig, model: Any, period: int, accelerator: Accel
                 "a quantised model is trained by adapters; pass peft_config=LoraConfig(...) to the trainer"
             )
         return SecondModel(config, model, period, accelerator)
+    if STUDENT_ADAPTER not in model.peft_config:
+        raise ValueError(
+            f"the adapter that is trained has to be called {STUDENT_ADAPTER!r}, and this model has"
+            f" {', '.join(model.peft_config)}; load it with adapter_name={STUDENT_ADAPTER!r}"
+        )
+    if accelerator.distributed_type == DistributedType.FSDP or any(hasattr(p, "ds_id") for p in model.parameters()):
+        raise ValueError(
+            "adapters and their teacher have to be whole on every rank; train them with DDP or DeepSpeed ZeRO 1 or 2,"
+            " or the whole model with FSDP or ZeRO-3"
+        )
     if mode == "ema":
         logger.info("teacher_mode=ema with a PEFT model: the teacher is a second adapter (lora_ema)")
     if mode in ("frozen", "trust_region"):

@@ -146,7 +146,10 @@ def init_lora_ema_teacher(
     if teacher_adapter in configs:
         raise ValueError(f"adapter {teacher_adapter!r} is there already; the teacher starts as a copy of the student")
     flags = _training_flags(model)
-    model.add_adapter(teacher_adapter, copy.deepcopy(configs[student_adapter]))  # pyright: ignore[reportCallIssue]
+    config = copy.deepcopy(configs[student_adapter])
+    if hasattr(config, "init_lora_weights"):
+        config.init_lora_weights = True  # "pissa", "olora", "loftq" take the adapter out of the base, once more
+    model.add_adapter(teacher_adapter, config)  # pyright: ignore[reportCallIssue]
     for target, source in collect_lora_adapter_pairs(model, student_adapter, teacher_adapter):
         target.requires_grad_(False)
         target.data = source.detach().to(torch.promote_types(source.dtype, torch.float32), copy=True)

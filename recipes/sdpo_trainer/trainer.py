@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,9 @@ from verl.protocol import Metrics, Totals, add_metrics, mean_metrics
 if TYPE_CHECKING:
     from trl.trainer.grpo_config import GRPOConfig
 
+logger = logging.getLogger(__name__)
+STATIC_FEEDBACK = "privileged_context"
+"""Column of the data set that stands in where no reward function gives feedback, as in TRL's trainer."""
 _METRIC_NAMES = {"sdpo/loss": "actor/pg_loss", "sdpo/kl_mean": "self_distillation/divergence"}
 """Names of the published package for metrics of the core; 0 in a step in which nothing is learnt."""
 
@@ -115,7 +119,7 @@ class SDPOMixin(TeacherCheckpoints):
         self._distils = config.enabled and config.distillation_weight > 0
         super().__init__(
             model=model,
-            args=own_arguments(args, config.enabled),
+            args=own_arguments(args, config if config.enabled else None),
             processing_class=copy.deepcopy(processing_class),  # TRL sets its pad token
             reward_funcs=wrap_rewards(reward_funcs, config.on_reward_error),
             train_dataset=train_dataset,
@@ -133,6 +137,11 @@ class SDPOMixin(TeacherCheckpoints):
         lm: Any = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         if not any(hasattr(parameter, "ds_id") for parameter in lm.parameters()):
             check_model(lm)
+        if config.distillation_weight == 1 and self.aux_loss_enabled:
+            logger.warning(
+                "router_aux_loss_coef=%g has no effect while distillation_weight is 1: the experts are not balanced.",
+                self.router_aux_loss_coef,
+            )
         self._teacher = make_teacher(config, self.model, teacher_period(args, config), self.accelerator)
         self.ref_model, self.ema_callback = self._teacher.ref_model, self._teacher.callback
         add_backbone_exit(lm)
@@ -144,6 +153,12 @@ class SDPOMixin(TeacherCheckpoints):
         self.add_callback(_TeacherUpdates(self))
 
     # ---- A rollout batch ----
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """The columns that `remove_unused_columns=True` leaves."""
+        super()._set_signature_columns_if_needed()
+        if STATIC_FEEDBACK not in self._signature_columns:
+            self._signature_columns.append(STATIC_FEEDBACK)
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
@@ -157,7 +172,7 @@ class SDPOMixin(TeacherCheckpoints):
                     feedback=join_feedback(told) if told else [None] * len(prompts),
                 ),
                 gives_feedback=any(function.gives_feedback for function in tellers),
-                static_feedback=[row.get("privileged_context") for row in inputs],
+                static_feedback=[text if isinstance(text := row.get(STATIC_FEEDBACK), str) else None for row in inputs],
                 rewards=rewards,
             )
         return rewards
@@ -211,7 +226,7 @@ class SDPOMixin(TeacherCheckpoints):
         written = (batch["completion_mask"] * batch["self_distillation_mask"][:, None]).sum()
         kept = learnt_tokens({name: value for name, value in batch.items() if name != "tool_mask"}).sum()
         all_written, all_kept = self.accelerator.gather(torch.stack([written, kept])[None]).sum(0).tolist()
-        return 1 - all_kept / max(all_written, 1)
+        return (all_written - all_kept) / max(all_written, 1)
 
     # ---- An optimizer step ----
 
@@ -320,7 +335,8 @@ class SDPOMixin(TeacherCheckpoints):
             return part.states(hidden), replace(head, weight=weight.clone() if is_sharded(self.accelerator) else weight)
 
         with self.accelerator.autocast():
-            return model(**part.teacher_inputs, after_backbone=leave)
+            hidden, head = model(**part.teacher_inputs, after_backbone=leave)
+        return hidden.to(head.weight.dtype), head  # mixed precision makes float32 of what a forward returns
 
     def _log_loss(self, metrics: Metrics) -> None:
         """Add up the parts of an optimizer step, and log with its last one; in evaluation every batch is one."""

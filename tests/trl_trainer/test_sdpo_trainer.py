@@ -21,6 +21,7 @@ from scripted import (
     write,
 )
 from sdpo_trainer import SDPOConfig, SDPOTrainer
+from sdpo_trainer.forward import add_backbone_exit
 from transformers import AutoModelForCausalLM
 from trl import GRPOTrainer
 from trl.experimental.sdpo import SDPOConfig as TRLConfig
@@ -252,7 +253,8 @@ def test_feedback_may_be_an_attribute_or_a_column(tmp_path):
     assert len(set(read)) == 8
 
     data = Dataset.from_list([{"prompt": PROMPTS[0], "privileged_context": "the room comes first"}] * 2)
-    trainer = make(tmp_path / "b", reward=lambda completions, **_: [0.0] * len(completions))
+    args = arguments(tmp_path / "b", remove_unused_columns=True)  # this column is used
+    trainer = make(tmp_path / "b", args=args, reward=lambda completions, **_: [0.0] * len(completions))
     trainer.train_dataset = data
     seen = []
     original = trainer._generate_and_score_completions
@@ -271,6 +273,31 @@ def test_tokens_beyond_the_models_length_are_not_learnt_and_counted(tmp_path):
     assert log["self_distillation/reprompt_len/mean"] == 33
     assert log["self_distillation/target_token_count"] == pytest.approx(7 * 7)
     assert log["self_distillation/over_length_fraction"] == pytest.approx(1 - 49 / 87)
+
+
+def test_a_batch_without_targets_has_nothing_over_length(tmp_path):
+    _, trainer = batch_of(tmp_path, PROMPTS[:1], lambda completions, **_: [0.0] * len(completions))
+    assert trainer.state.log_history[0]["self_distillation/over_length_fraction"] == 0
+
+
+def test_a_float16_model_makes_its_loss_in_float32():
+    """A token's share of the gradient is below float16's smallest step, and a loss scaler comes too late for it."""
+    lm = load(torch.float16)
+    add_backbone_exit(lm)
+    hidden, head = lm(input_ids=torch.tensor([[1, 2]]), after_backbone=lambda *left: left)
+    assert (hidden.dtype, head.weight.dtype) == (torch.float32, torch.float32)
+
+
+def test_settings_of_the_loss_that_is_not_computed_are_named(tmp_path, caplog):
+    args = arguments(tmp_path, loss_type="grpo", epsilon_high=0.28)
+    with caplog.at_level(logging.WARNING):
+        make(tmp_path, args=args)
+    assert "loss_type=grpo, epsilon_high=0.28: no effect while distillation_weight is 1" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        make(tmp_path, args=args, distillation_weight=0.5)
+        make(tmp_path, args=arguments(tmp_path))
+    assert "no effect" not in caplog.text
 
 
 def test_truncated_completions_can_be_masked(tmp_path):

@@ -245,6 +245,47 @@ def test_the_exact_average_of_low_precision_adapters_is_float32(tmp_path):
         torch.testing.assert_close(delta, 0.01 * student[name].float())
 
 
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_a_teacher_adapter_leaves_the_base_alone_whatever_the_students_began_as(start):
+    """These take the first adapter's product out of the base; taken out twice, the model is another."""
+    model = get_peft_model(load(torch.float32), LoraConfig(**LORA | {"lora_dropout": 0.0}, init_lora_weights=start))
+    before, ids = weights(model), torch.tensor([[1, 2, 3, 4]])
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits
+    init_lora_ema_teacher(model)
+    for name, p in before.items():
+        assert torch.equal(model.get_parameter(name), p), name
+    with torch.no_grad(), active_adapter(model, LORA_EMA_TEACHER_ADAPTER):
+        torch.testing.assert_close(model(input_ids=ids).logits, expected)
+
+
+def test_adapters_that_a_teacher_cannot_follow_are_refused(tmp_path):
+    named = get_peft_model(load(torch.float32), LoraConfig(**LORA), adapter_name="sft")
+    with pytest.raises(ValueError, match="has to be called 'default', and this model has sft"):
+        make(tmp_path, named, teacher_mode="frozen")
+    more = get_peft_model(load(torch.float32), LoraConfig(**LORA, use_dora=True))
+    with pytest.raises(ValueError, match=r"lora_ema_exact=True averages products of A and B.*magnitude.* and 3 more"):
+        make(tmp_path, more, teacher_mode="lora_ema", lora_ema_exact=True)
+
+
+def test_a_model_in_parts_is_refused(tmp_path):
+    model = load()
+    model.hf_device_map = {"model.embed_tokens": 0, "model.layers": 1, "lm_head": 1}
+    with pytest.raises(ValueError, match=r"is spread over 0, 1 \(device_map=auto.*accelerate launch"):
+        make(tmp_path, model)
+
+
+def test_the_teachers_states_keep_the_type_of_its_head(tmp_path):
+    """accelerate makes float32 of what a bfloat16 forward returns, and the head would follow, tile by tile."""
+    args = arguments(tmp_path, bf16=True)
+    trainer = make(tmp_path, load(torch.bfloat16), args=args)
+    seen = []
+    original = trainer._teacher_terms
+    trainer._teacher_terms = lambda *given: seen.extend(original(*given)) or seen
+    trainer.train()
+    assert [(term.hidden.dtype, term.head.weight.dtype) for term in seen] == [(torch.bfloat16, torch.bfloat16)]
+
+
 def test_modes_that_do_not_fit_the_model_are_refused(tmp_path):
     with pytest.raises(ValueError, match="teacher_mode=lora_ema needs a PEFT model, and this is Qwen3ForCausalLM"):
         make(tmp_path, teacher_mode="lora_ema")
