@@ -3,9 +3,14 @@
 import pytest
 
 from verl.config.root import TrainerConfig
+from verl.dataset.parquet import SchemaError
+from verl.models.packed_attention import CannotPack
 from verl.single_controller import DeadlineExceeded, WorkerDied, WorkerError
+from verl.single_controller.errors import Failure
+from verl.trainer.record import RecordingError
 from verl.trainer.restart import OwnCheckpoints, Restart, RestartPolicy, may_be_chance, with_restarts
 from verl.trainer.watchdog import Stalled
+from verl.types import InputError
 from verl.weights import WeightSyncError
 from verl.workers.reward import RewardErrors
 
@@ -38,6 +43,10 @@ def test_what_a_new_start_may_mend(error):
         WorkerError("actor", 0, "node7", "verl.weights.verify.WeightSyncError: engine 0"),
         WorkerError("actor", 0, "node7", "KeyError: 'hidden'"),
         WorkerError("actor", 0, "node7", "ModuleNotFoundError: No module named 'peft'"),
+        Failure.of(InputError("model.path=x: has no weights")).as_error("actor", 0, "node7"),
+        Failure.of(SchemaError("data.train_files: a column")).as_error("reward", 0, "node7"),
+        Failure.of(RecordingError("step_3.parquet: no such row")).as_error("actor", 0, "node7"),
+        Failure.of(CannotPack("LlamaModel", "mixes tokens")).as_error("actor", 0, "node7"),
     ],
 )
 def test_what_would_come_again(error):

@@ -336,8 +336,24 @@ def sft_problems(config: SFTConfig) -> list[str]:
     ranks = config.trainer.nnodes * config.trainer.n_gpus_per_node
     used = {"record": config.trainer.record, "replay": config.trainer.replay}
     problems += [f"trainer.{key}={value}: fine-tuning has no rollouts" for key, value in used.items() if value]
+    problems += without_effect_on_sft(config.trainer)
     if config.data.train_batch_size < ranks // config.ulysses_sequence_parallel_size:
         problems.append(f"data.train_batch_size={config.data.train_batch_size}: fewer rows than the {ranks} ranks")
+    return problems
+
+
+def without_effect_on_sft(trainer: TrainerConfig) -> list[str]:
+    """Keys that supervised fine-tuning does not read, and whose protection somebody might count on."""
+    problems = []
+    if trainer.max_restarts:
+        problems.append(
+            f"trainer.max_restarts={trainer.max_restarts}: fine-tuning does not restart by itself; set it to 0, and"
+            " start the same command again: it resumes from its newest checkpoint"
+        )
+    if metric := trainer.stop_on_collapse.metric:
+        problems.append(
+            f"trainer.stop_on_collapse.metric={metric}: fine-tuning does not watch for a collapse; set it to null"
+        )
     return problems
 
 
