@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -73,6 +74,52 @@ def test_other_errors_and_interrupts_stay_what_they_are(make_toys, tmp_path):
         assert caught.value is error
 
 
+@pytest.mark.parametrize("trouble", ["cannot be written", "hangs"])
+def test_a_report_that_cannot_be_kept_ends_the_run_all_the_same(make_toys, tmp_path, monkeypatch, caplog, trouble):
+    monkeypatch.setattr("verl.trainer.watchdog.WRITE_SECONDS", 0.3)
+    folder = tmp_path / "reports"
+    if trouble == "hangs":  # whoever opens a pipe that nobody reads waits, as with a file server that is gone
+        folder.mkdir()
+        os.mkfifo(folder / "stall-2.txt")
+    else:
+        folder.write_text("a file where the folder should be")
+    group = make_toys()
+    pids = group.pid()
+    with pytest.raises(Stalled, match=r"Where each of them stands: the driver's log"), \
+            watchdog(1.0, [group], Phases(), folder):  # fmt: skip
+        group.fail_on(5, waits=True)
+    wait_until_gone(pids)
+    assert caplog.text.count(f"The watchdog goes on without writing the report to {folder}: ") == 2
+    assert ("FileExistsError" if trouble == "cannot be written" else "not done within 0.3 s") in caplog.text
+    assert f"toy rank 1, process {pids[1]} on " in caplog.text  # the report itself
+    if trouble == "hangs":
+        os.close(os.open(folder / "stall-2.txt", os.O_RDONLY | os.O_NONBLOCK))  # frees the threads that wait
+
+
+@pytest.mark.parametrize("trouble", ["fails", "hangs"])
+def test_workers_that_cannot_be_asked_are_ended_all_the_same(make_toys, tmp_path, monkeypatch, trouble):
+    """What Ray does then is not for a test to bring about: its part is played here."""
+    never = threading.Event()
+
+    def standing():
+        if trouble == "hangs":
+            never.wait()
+        raise ConnectionError("Ray is gone")
+
+    monkeypatch.setattr("verl.trainer.watchdog.ASK_SECONDS", 0.3)
+    group, other = make_toys(), make_toys(role="other")
+    monkeypatch.setattr(group, "standing", standing)
+    pids = group.pid() + other.pid()
+    with pytest.raises(Stalled, match=r"toy: where it stands could not be found out\. "), \
+            watchdog(1.0, [group, other], Phases(), tmp_path):  # fmt: skip
+        group.fail_on(5, waits=True)
+    wait_until_gone(pids)
+    report = (tmp_path / "stall-2.txt").read_text()
+    assert "toy: where it stands could not be found out" in report
+    assert f"other rank 0, process {pids[2]} on " in report
+    never.set()
+
+
 HANGING_DRIVER = """
 import sys, threading
 from pathlib import Path
@@ -81,7 +128,9 @@ from verl.trainer.phases import Phases
 
 watchdog.FREE_SECONDS = 0.5
 phases, folder = Phases(), Path(sys.argv[1])
-give_up = lambda stalled: (folder / "given_up").write_text(str(stalled))
+def give_up(stalled):
+    (folder / "given_up").write_text(str(stalled))
+    raise OSError("and then the disk was full")
 with watchdog.watchdog(0.5, [], phases, folder, give_up), phases("Track"):
     threading.Lock().acquire() and threading.Event().wait()
 """
@@ -93,4 +142,5 @@ def test_a_driver_that_hangs_itself_ends(tmp_path):
     )
     assert done.returncode == 1, done.stderr
     assert "The driver itself hangs" in done.stderr
+    assert "goes on without noting why the run ends: OSError('and then the disk was full')" in done.stderr
     assert "in phase Track" in (tmp_path / "given_up").read_text()

@@ -6,6 +6,10 @@ not changed between the two is what hangs), and the workers are ended, which fre
 that does not come free then hangs in its own code, such as a tracker's network call: its process ends, and its workers
 with it.
 
+A run that stands still has a cause, and the watchdog may meet the same one: a full or hanging disk, a Ray that does not
+answer. So the report goes to the log first, and whatever may fail or hang is done in a thread of its own, which gets a
+limited time (`_attempt`).
+
 The limits of single calls (`trainer.timeout`) are stricter and name the culprit; this is for what has none.
 """
 
@@ -16,8 +20,10 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
+from typing import TypeVar
 
 from verl.single_controller import Standing, WorkerGroup
 from verl.single_controller.processes import own_stacks
@@ -27,7 +33,17 @@ logger = logging.getLogger(__name__)
 
 FREE_SECONDS = 60.0
 """What a driver gets to come free when its workers have been ended."""
+ASK_SECONDS = 300.0
+"""What the workers of a role get to say where they stand; machines that do not answer have their own, shorter limit."""
+WRITE_SECONDS = 30.0
+"""What a small file may take."""
 KEY = "trainer.watchdog_seconds"
+
+UNKNOWN = "where it stands could not be found out"
+
+T = TypeVar("T")
+Standings = dict[str, list[Standing] | None]
+"""Where the ranks are, by role; None for one that could not be asked."""
 
 
 class Stalled(RuntimeError):
@@ -48,7 +64,7 @@ def watchdog(
         period: seconds without a sign of life until the first report (`trainer.watchdog_seconds`); None: no watching.
         groups: the workers of the run.
         phases: of the driver.
-        folder: for `stall-<n>.txt`.
+        folder: for `stall-<n>.txt`, where that can be written.
         give_up: called before the process is ended because the driver itself hangs.
 
     Raises:
@@ -99,45 +115,74 @@ class _Watchdog(Thread):
             if seconds < self.period * (num_reports + 1):
                 continue
             num_reports += 1
-            path, standing = self._report(seconds)
+            where, standing = self._report(seconds)
             if num_reports == 2:
-                self._end(seconds, path, standing)
+                self._end(seconds, where, standing)
                 return
 
     def _signs(self) -> tuple[int, ...]:
         return (self.phases.num_moves, *(group.num_arrived for group in self.groups))
 
-    def _report(self, seconds: float) -> tuple[Path, dict[str, list[Standing]]]:
-        """Say where everyone stands; returns the file that says it too, and the ranks by role."""
-        standing = {group.role: group.standing() for group in self.groups}
-        text = report(seconds, self.phases, standing)
+    def _report(self, seconds: float) -> tuple[str, Standings]:
+        """Say where everyone stands; returns where that can be read, and the ranks by role."""
+        standings = {
+            group.role: _attempt(f"asking the {group.role} workers", ASK_SECONDS, group.standing)
+            for group in self.groups
+        }
+        stacks = _attempt("the driver's stacks", WRITE_SECONDS, own_stacks)  # read from source files
+        text = report(seconds, self.phases, standings, stacks or UNKNOWN)
+        logger.warning("%s\nAfter %g s without progress the run is ended.", text, 2 * self.period)
+        path = _attempt(f"writing the report to {self.folder}", WRITE_SECONDS, partial(self._write, text))
+        return str(path or "the driver's log"), standings
+
+    def _write(self, text: str) -> Path:
+        """Keep a report in the next free file."""
         self.folder.mkdir(parents=True, exist_ok=True)
         number = 1 + len(list(self.folder.glob("stall-*.txt")))
         path = self.folder / f"stall-{number}.txt"
-        what_next = f"This report is {path}. After {2 * self.period:g} s without progress the run is ended."
-        logger.warning("%s\n%s", text, what_next)
         path.write_text(text + "\n", encoding="utf-8")
-        return path, standing
+        logger.warning("This report is also in %s.", path)
+        return path
 
-    def _end(self, seconds: float, path: Path, standing: dict[str, list[Standing]]) -> None:
-        silent = [f"{role} {each}" for role, ranks in standing.items() for each in ranks if not each.report.can_answer]
+    def _end(self, seconds: float, where: str, standings: Standings) -> None:
+        known = {role: ranks for role, ranks in standings.items() if ranks is not None}
+        silent = [f"{role} {each}" for role, ranks in known.items() for each in ranks if not each.report.can_answer]
+        silent += [f"{role}: {UNKNOWN}" for role in standings.keys() - known.keys()]
         self.stalled = Stalled(
             f"Nothing has moved for {seconds:.0f} s (twice {KEY}={self.period:g}) in phase {self.phases}."
-            f" {'; '.join(silent) or 'All processes are alive'}. Where each of them stands: {path}"
+            f" {'; '.join(silent) or 'All processes are alive'}. Where each of them stands: {where}"
         )
-        Thread(target=self._free, args=(self.stalled,), daemon=True).start()  # Ray itself may hang
+        for group in self.groups:  # each in its thread: Ray itself may hang
+            Thread(target=group.abort, args=(self.stalled,), daemon=True).start()
         if not self._is_over.wait(FREE_SECONDS):
             logger.error("%s The driver itself hangs: its process ends now.", self.stalled)
-            self._give_up(self.stalled)
+            _attempt("noting why the run ends", WRITE_SECONDS, partial(self._give_up, self.stalled))
             os._exit(1)
 
-    def _free(self, stalled: Stalled) -> None:
-        for group in self.groups:
-            group.abort(stalled)
+
+def _attempt(what: str, seconds: float, action: Callable[[], T]) -> T | None:
+    """What the action returns; None, with a line in the log, if it fails or is not done in time."""
+    done: list[T] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            done.append(action())
+        except Exception as error:
+            errors.append(error)
+
+    thread = Thread(target=run, name=f"watchdog: {what}", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if done:
+        return done[0]
+    logger.error("The watchdog goes on without %s: %r", what, errors[0] if errors else f"not done within {seconds:g} s")
+    return None
 
 
-def report(seconds: float, phases: Phases, standing: dict[str, list[Standing]]) -> str:
-    """Where everyone stands: the driver's phase, every rank's state and stacks, the driver's stacks."""
-    ranks = [f"{role} {each}" for role, of_role in standing.items() for each in of_role]
-    head = f"Nothing has moved for {seconds:.0f} s. The driver is in phase: {phases}."
-    return "\n\n".join([head, *ranks, f"The driver, process {os.getpid()}:\n{own_stacks()}"])
+def report(seconds: float, phases: Phases, standings: Standings, stacks: str) -> str:
+    """Where everyone stands: the driver's phase, every rank's state and stacks, the driver's `stacks`."""
+    parts = [f"Nothing has moved for {seconds:.0f} s. The driver is in phase: {phases}."]
+    for role, ranks in standings.items():
+        parts += [f"{role}: {UNKNOWN}"] if ranks is None else [f"{role} {each}" for each in ranks]
+    return "\n\n".join([*parts, f"The driver, process {os.getpid()}:\n{stacks}"])
