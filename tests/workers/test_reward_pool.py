@@ -7,7 +7,7 @@ import pytest
 
 from verl.config import SandboxConfig
 from verl.config.root import CustomRewardConfig, RewardConfig
-from verl.single_controller import LocalWorkerGroup, WorkerError, dispatch
+from verl.single_controller import Deadline, DeadlineExceeded, LocalWorkerGroup, WorkerError, dispatch
 from verl.types import Reward
 from verl.workers.reward import RewardErrors, RewardPool, RewardWorker, ScoreItem
 
@@ -182,6 +182,59 @@ def test_a_worker_killed_from_outside_costs_no_response(make_pool):
     pool.submit([ScoreItem(i, "any", "A", "A", {"seconds": 0.5}) for i in range(2)])
     os.kill(pid, signal.SIGKILL)
     assert dict(pool.results()) == dict.fromkeys(range(2), Reward(1.5, 1.0, "", {"pred": "A"}))
+
+
+@pytest.mark.parametrize("make_pool", ["ray"], indirect=True)
+def test_workers_killed_while_idle_cost_no_response(make_pool):
+    pool = make_pool(num_ranks=2, max_error_share=0.0)
+    for standing in pool.group.standing():
+        os.kill(standing.pid, signal.SIGKILL)
+    for num_items in (1, 4):  # of the first batch the second worker is given nothing: it stays dead
+        pool.submit([ScoreItem(i, "any", "A", "A") for i in range(num_items)])
+        assert dict(pool.results()) == dict.fromkeys(range(num_items), Reward(1.5, 1.0, "", {"pred": "A"}))
+    assert pool.num_errors == 0
+
+
+@pytest.fixture
+def make_slow_starting(ray_runtime, tmp_path):
+    """`make(**limits)`: a pool whose new workers do not start while `make.barrier` is there."""
+    from verl.single_controller.ray_group import RayWorkerGroup
+
+    path, barrier = tmp_path / "scorer.py", tmp_path / "barrier"
+    path.write_text(f"{SCORER}\nwhile os.path.exists({str(barrier)!r}):\n    time.sleep(0.02)\n")
+    config = RewardConfig(timeout=1.0, max_error_share=1.0)
+    groups = []
+
+    def make(**deadlines):
+        arguments = (CustomRewardConfig(str(path), "grade"), config, SandboxConfig())
+        groups.append(RayWorkerGroup("reward", RewardWorker, arguments, num_ranks=2, deadlines=deadlines))
+        pool = RewardPool(groups[-1], config)
+        barrier.touch()
+        return pool
+
+    make.barrier = barrier
+    yield make
+    barrier.unlink(missing_ok=True)
+    for group in groups:
+        group.shutdown()
+
+
+def test_a_worker_that_starts_again_is_not_waited_for_without_need(make_slow_starting):
+    pool = make_slow_starting()
+    for solution in ("hang", "A", "A"):  # the first ends worker 0, the others have worker 1
+        pool.submit([ScoreItem(0, "any", solution, "A")])
+        ((_, reward),) = pool.results()
+        assert bool(reward.error) is (solution == "hang")
+    make_slow_starting.barrier.unlink()
+    pool.submit([ScoreItem(i, "any", "pid", "", {"seconds": 0.1}) for i in range(8)])
+    assert not any(reward.error for _, reward in pool.results())
+
+
+def test_a_worker_that_does_not_start_again_in_time_ends_the_group(make_slow_starting):
+    pool = make_slow_starting(replace=Deadline(1.0, "trainer.timeout.setup"))
+    pool.submit([ScoreItem(i, "any", "hang", "A") for i in range(4)])
+    with pytest.raises(DeadlineExceeded, match=r"replace gave no result within 1 s \(trainer\.timeout\.setup\)"):
+        list(pool.results())
 
 
 @pytest.mark.parametrize("make_pool", ["ray"], indirect=True)

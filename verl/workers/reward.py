@@ -3,7 +3,8 @@
 Scorers are the part of a run that strangers write and hostile text drives, so they raise, hang and die. A hanging one
 cannot be ended from within its process: a thread cannot be killed, and native code does not look at signals. So the
 pool ends and replaces that worker alone. The response gets score 0 and the reason; those that wait do not notice.
-A worker that died may have been killed from outside, though: the response is charged when a second one dies of it.
+A worker that died may have been killed from outside, though, and before it even began. So the response is tried once
+more, on the worker that is started in place of the dead one, and charged when that one dies too.
 
 A call costs a worker more than a quick verdict does, so a worker is given as many responses as it scores in
 `CALL_SECONDS`: one of those that run programs, dozens of those that are compared with a word. When a call with several
@@ -128,6 +129,17 @@ class _Running:
     pending: Pending
     deadline: float
     """On the monotonic clock."""
+    is_second_try: bool
+    """Whether the worker was started because the one before it died when it had this response."""
+
+
+@dataclass(frozen=True)
+class _Starting:
+    """A new worker in place of an ended one."""
+
+    pending: Pending
+    deadline: float
+    """On the monotonic clock."""
 
 
 class RewardPool:
@@ -137,7 +149,8 @@ class RewardPool:
 
     Args:
         group: the workers (`RewardWorker`); waits until they are ready.
-        config: `timeout` and `max_error_share` are kept here.
+        config: `timeout` and `max_error_share` are kept here. A new worker that takes longer to start than the group's
+            deadline for `replace` ends the group.
     """
 
     def __init__(self, group: WorkerGroup, config: RewardConfig) -> None:
@@ -152,15 +165,15 @@ class RewardPool:
         self._is_careful = False
         """One response in a call: set for good when a call with several has failed."""
         self._running: dict[int, _Running] = {}
-        self._starting: dict[int, Pending] = {}
-        """New workers in place of ended ones, by rank."""
+        self._starting: dict[int, _Starting] = {}
+        """By rank."""
+        self._second_tries: dict[int, ScoreItem] = {}
+        """By rank: what the new worker there is to score first."""
         self._finished: deque[tuple[int, Reward]] = deque()
         self._num_submitted = 0
         """Of this batch: since `results` last came to its end."""
         self._errors: list[str] = []
         """Of this batch."""
-        self._suspects: set[int] = set()
-        """Request ids of this batch that were alone in a call in which the worker died."""
 
     def submit(self, items: Sequence[ScoreItem]) -> None:
         """Begin to score; does not wait."""
@@ -180,18 +193,18 @@ class RewardPool:
 
         Raises:
             RewardErrors: more than `max_error_share` of what was submitted since the last end could not be scored.
-            WorkerError: a worker cannot be started anew.
+            WorkerError: a worker cannot be started anew, or not in time.
         """
         while True:
             found = self.finished()
             self._check_errors()
             yield from found
-            pendings = [running.pending for running in self._running.values()] + list(self._starting.values())
-            if not pendings:
+            if not (self._running or self._waiting or self._second_tries):
                 self._num_submitted, self._errors = 0, []
-                self._suspects.clear()
                 return
-            self.group.wait_any(pendings, self._until_deadline())
+            under_way = [*self._running.values(), *self._starting.values()]
+            seconds = max(0.0, min(each.deadline for each in under_way) - time.monotonic())
+            self.group.wait_any([each.pending for each in under_way], seconds if math.isfinite(seconds) else None)
 
     def shutdown(self) -> None:
         self.group.shutdown()
@@ -204,17 +217,28 @@ class RewardPool:
                 self._take(rank, running)
             elif time.monotonic() > running.deadline:
                 del self._running[rank]
-                self._starting[rank] = self.group.replace(rank)
+                self._start_anew(rank)
                 self._blame(running.items, self._overdue(rank, running.items[0]))
-        for rank, pending in list(self._starting.items()):
-            if pending.is_done:
-                pending.result()
+        for rank, starting in list(self._starting.items()):
+            if starting.pending.is_done or time.monotonic() > starting.deadline:
+                starting.pending.result()  # raises if it failed, or is late
                 del self._starting[rank]
         for rank in range(self.group.world_size):
-            if self._waiting and rank not in self._running and rank not in self._starting:
-                items = [self._waiting.popleft() for _ in range(self._num_in_a_call())]
-                pending = self.group.start_on(rank, "score", items)
-                self._running[rank] = _Running(items, pending, time.monotonic() + self.config.timeout)
+            if rank in self._running or rank in self._starting:
+                continue
+            if rank in self._second_tries:
+                self._give(rank, [self._second_tries.pop(rank)], is_second_try=True)
+            elif self._waiting:
+                self._give(rank, [self._waiting.popleft() for _ in range(self._num_in_a_call())])
+
+    def _give(self, rank: int, items: list[ScoreItem], is_second_try: bool = False) -> None:
+        pending = self.group.start_on(rank, "score", items)
+        self._running[rank] = _Running(items, pending, time.monotonic() + self.config.timeout, is_second_try)
+
+    def _start_anew(self, rank: int) -> None:
+        """End a worker, if it still lives, and begin to start another one."""
+        pending, limit = self.group.replace(rank), self.group.deadlines.get("replace")
+        self._starting[rank] = _Starting(pending, time.monotonic() + (limit.seconds if limit else math.inf))
 
     def _num_in_a_call(self) -> int:
         """As many as fit into the time of a call, but no more than each worker's share of what waits."""
@@ -226,10 +250,9 @@ class RewardPool:
     def _take(self, rank: int, running: _Running) -> None:
         outcome: Scored | WorkerError = running.pending.outcome()
         if isinstance(outcome, WorkerDied):
-            self._starting[rank] = self.group.replace(rank)
-            if len(running.items) == 1 and running.items[0].request_id not in self._suspects:
-                self._suspects.add(running.items[0].request_id)
-                self._waiting.appendleft(running.items[0])
+            self._start_anew(rank)
+            if len(running.items) == 1 and not running.is_second_try:
+                self._second_tries[rank] = running.items[0]
                 return
         if isinstance(outcome, WorkerError):
             self._blame(running.items, str(outcome))
@@ -260,12 +283,6 @@ class RewardPool:
             f"reward_model.timeout={self.config.timeout:g} s. Its worker ({self.group.role} rank {rank}), whose log "
             "shows where it was, has been ended and replaced."
         )
-
-    def _until_deadline(self) -> float | None:
-        """Seconds until the first running response is overdue."""
-        if not self._running:
-            return None
-        return max(0.0, min(running.deadline for running in self._running.values()) - time.monotonic())
 
     def _check_errors(self) -> None:
         num_errors, share = len(self._errors), self.config.max_error_share
