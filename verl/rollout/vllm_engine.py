@@ -17,10 +17,7 @@ What vLLM 0.32 needs to be told, and why:
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -35,6 +32,7 @@ from verl.rollout.base import (
     check_requests,
     stop_token_ids,
 )
+from verl.rollout.weight_files import remove_leftovers, weight_folder
 from verl.types import Request, Rollout
 
 ENVIRONMENT = {
@@ -55,6 +53,7 @@ class VllmEngine:
             os.environ.setdefault(name, value)
         from vllm import LLM  # after its environment, and only where an engine really runs
 
+        remove_leftovers()  # the memory may be needed
         if spec.device == "cpu":
             torch.compiler.set_stance("force_eager")
         self.weight_version = NO_WEIGHTS
@@ -152,13 +151,10 @@ class VllmEngine:
         )
 
     def _reload_through_files(self, weights: Weights) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="verl_weights_", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
-        try:
+        with weight_folder() as folder:
             for index, (name, tensor) in enumerate(weights):
                 save_file({name: tensor.contiguous()}, folder / f"model-{index:05d}.safetensors")
             self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
-        finally:
-            shutil.rmtree(folder)
 
 
 def llm_arguments(spec: EngineSpec) -> dict[str, Any]:
