@@ -8,7 +8,8 @@ import torch
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from verl.checkpoint import CheckpointError
+import verl.checkpoint.folders
+from verl.checkpoint import CheckpointError, Commit, begin_save, find_latest, verify
 from verl.checkpoint.dcp import load_state, saved_shapes
 
 
@@ -102,3 +103,71 @@ def test_damaged_metadata(folder, damage, message):
 def test_a_name_that_was_not_saved(folder):
     with pytest.raises(CheckpointError, match=r"policy cannot be read: .*Missing key"):
         load_state({"num_updates": 0}, folder, is_alone=True)
+
+
+@pytest.fixture
+def partial(tmp_path, state):
+    """A written folder that is to become the checkpoint of step 2; there is one of step 1 already."""
+    for step in (1, 2):
+        folder = begin_save(tmp_path, step)
+        save(state, checkpoint_id=str(folder / "actor/policy"), no_dist=True)
+        if step == 1:
+            Commit(folder).run()
+    return folder
+
+
+@pytest.fixture
+def no_lag(monkeypatch):
+    monkeypatch.setattr(verl.checkpoint.folders, "LAG", 0.0)
+
+
+SHARD = "actor/policy/__0_0.distcp"
+
+
+def cut(path):
+    """Damage the last byte away; returns how many there were."""
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    return len(content)
+
+
+def test_a_folder_without_all_its_shards_does_not_become_a_checkpoint(partial, no_lag, tmp_path):
+    size = cut(partial / SHARD)
+    with pytest.raises(
+        CheckpointError, match=rf"{SHARD} has {size - 1} bytes instead of {size} or more\. The run folder"
+    ):
+        Commit(partial).run()
+    (partial / SHARD).unlink()
+    with pytest.raises(
+        CheckpointError, match=rf"{SHARD} is missing\. .*file system that all machines of the run share"
+    ):
+        Commit(partial).run()
+    assert find_latest(tmp_path) == tmp_path / "global_step_1"
+
+
+def test_what_the_driver_wrote_must_be_there_too(partial, no_lag):
+    commit = Commit(partial, needed=("trainer.json",))
+    with pytest.raises(CheckpointError, match=r"trainer\.json is missing"):
+        commit.run()
+    (partial / "trainer.json").write_text("{}")
+    verify(commit.run())
+
+
+def test_a_shard_that_shows_up_late_is_awaited(partial, monkeypatch):
+    """Folders of network file systems are looked at again only after a while."""
+    (partial / SHARD).rename(partial / "late")
+    monkeypatch.setattr(
+        verl.checkpoint.folders.time, "sleep", lambda seconds: (partial / "late").rename(partial / SHARD)
+    )
+    verify(Commit(partial).run())
+
+
+def test_a_checkpoint_committed_without_a_shard_is_passed_over(partial, no_lag, tmp_path, caplog, monkeypatch):
+    (partial / SHARD).unlink()
+    with monkeypatch.context() as patch:  # as it was done before, and by others
+        patch.setattr(verl.checkpoint.folders, "shard_problems", lambda folder: [])
+        whole_by_its_manifest = Commit(partial).run()
+    with pytest.raises(CheckpointError, match=rf"is not a usable checkpoint: {SHARD} is missing"):
+        verify(whole_by_its_manifest)
+    assert find_latest(tmp_path) == tmp_path / "global_step_1"
+    assert "Trying the one before it" in caplog.text

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from training_case import TAUGHT, make_actor, make_config, part, teacher_of, weights_of
 
-from verl.checkpoint import Commit
+import verl.checkpoint.folders
+from verl.checkpoint import CheckpointError, Commit
 from verl.models.full_weights import full_tensor
 from verl.single_controller import RankInfo
 from verl.workers.actor import ActorWorker
@@ -71,6 +72,20 @@ def state_at_save(folder: Path, info: RankInfo | None = None, fsdp_size: int = -
     return everything(worker) | {"bytes": worker.checkpoint_bytes()}
 
 
+def save_to_own_disk(folder: Path, info: RankInfo) -> str:
+    """Save where only this rank sees it, as on machines that share no file system. Returns what it fails with."""
+    worker = new_actor(folder, info)
+    partial = folder / f"disk-{info.rank}" / "global_step_1.tmp"
+    partial.mkdir(parents=True)
+    verl.checkpoint.folders.LAG = 0.0
+    worker.save_checkpoint(str(partial / "actor"), Commit(partial), in_background=True)
+    try:
+        worker.checkpoint_is_written(wait=True)
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
 if __name__ == "__main__":
     folder, port, rank = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     info = RankInfo(rank, 2, rank, "127.0.0.1", port)
@@ -83,5 +98,6 @@ if __name__ == "__main__":
         "saved by copies": save_and_go_on(folder, "copies", info, fsdp_size=1),
         "copies to shards": resume_and_go_on(folder, "copies", info),
         "shards to copies": resume_and_go_on(folder, "two", info, fsdp_size=1),
+        "on own disks": save_to_own_disk(folder, info),
     }
     torch.save(results, folder / f"results-{rank}.pt")

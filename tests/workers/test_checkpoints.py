@@ -1,5 +1,7 @@
 """What one or two ranks save is what they resume from, to the bit; what becomes of a checkpoint that does not fit."""
 
+import os
+import signal
 import threading
 from pathlib import Path
 
@@ -98,6 +100,14 @@ def test_what_two_ranks_wrote_in_the_background_was_committed_by_one_of_them(fol
     assert not list((folder / "two").glob("*.tmp"))
 
 
+def test_shards_on_another_machines_disk_make_no_checkpoint(folder, two):
+    message = two[0]["on own disks"]
+    assert "actor/policy/__1_0.distcp is missing; actor/teacher/__1_0.distcp is missing. The run folder" in message
+    assert "must be on a file system that all machines of the run share" in message
+    assert two[1]["on own disks"] == ""  # it has written its part; rank 0 completes
+    assert not list(folder.glob("disk-*/global_step_1"))
+
+
 def test_a_background_write_that_fails_is_told_when_asked_and_by_the_next_save(folder, tmp_path):
     worker = new_actor(folder)
     blocked = tmp_path / "blocked"
@@ -141,6 +151,25 @@ def test_closing_completes_what_is_being_written(folder, tmp_path):
     worker.save_checkpoint(str(partial / "actor"), Commit(partial), in_background=True)
     worker.writer.close()
     verify(tmp_path / "global_step_3")
+
+
+def test_after_an_interrupted_wait_closing_waits_no_more(folder, tmp_path):
+    worker = new_actor(folder)
+    never = threading.Event()
+
+    class Interrupting(Commit):
+        def run(self):
+            while worker.writer._pending is not None:  # the driver does not wait yet
+                never.wait(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+            never.wait()
+
+    worker.save_checkpoint(str(tmp_path / "actor"), Interrupting(tmp_path), in_background=True)
+    with pytest.raises(KeyboardInterrupt):
+        worker.checkpoint_is_written(wait=True)
+    worker.writer.close()
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "checkpoint"]
+    assert thread.daemon  # nor does the process's end
 
 
 def test_checkpoint_bytes_are_what_is_written(folder, tmp_path):

@@ -5,6 +5,7 @@ python -m verl.checkpoint verify CHECKPOINT
 python -m verl.checkpoint export CHECKPOINT TARGET
 """
 
+from verl.checkpoint.errors import CheckpointError
 from verl.checkpoint.folders import (
     Commit,
     begin_save,
@@ -15,7 +16,7 @@ from verl.checkpoint.folders import (
     prune,
     step_of,
 )
-from verl.checkpoint.manifest import CheckpointError, verify
+from verl.checkpoint.manifest import verify
 
 __all__ = [
     "CheckpointError",

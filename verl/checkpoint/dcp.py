@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorS
 from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.state_dict_loader import load
 
-from verl.checkpoint.manifest import CheckpointError
+from verl.checkpoint.errors import CheckpointError
 
 DTYPES = {f"torch {name}" for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 ADMITTED = DTYPES | {
@@ -82,6 +82,14 @@ def saved_shapes(folder: str | Path) -> Shapes:
     return {
         name: tuple(entry.size) if isinstance(entry, TensorStorageMetadata) else None for name, entry in saved.items()
     }
+
+
+def shard_sizes(folder: str | Path) -> dict[str, int]:
+    """The files beside `.metadata` that it refers to, and how many bytes each has at least."""
+    sizes: dict[str, int] = {}
+    for entry in (SafeReader(str(folder)).read_metadata().storage_data or {}).values():
+        sizes[entry.relative_path] = max(sizes.get(entry.relative_path, 0), entry.offset + entry.length)
+    return sizes
 
 
 def check_model(

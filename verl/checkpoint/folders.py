@@ -15,14 +15,20 @@ import logging
 import os
 import re
 import shutil
+import socket
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from verl.checkpoint.manifest import CheckpointError, sync_folder, verify, write_manifest, write_synced
+from verl.checkpoint.errors import CheckpointError
+from verl.checkpoint.manifest import shard_problems, sync_folder, verify, write_manifest, write_synced
 
 TRACKER = "latest_checkpointed_iteration.txt"
 PARTIAL = ".tmp"
 SET_ASIDE = ".set_aside"
+LAG = 60.0
+"""Seconds after which a machine has surely heard of files that others wrote: NFS asks again after a minute."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,21 +54,31 @@ class Commit:
     """Older checkpoints than the newest so many are deleted; None keeps all."""
     best_step: int | None = None
     """The newest checkpoint that is not later than this step is not deleted."""
+    needed: tuple[str, ...] = ()
+    """Files in `partial` that the driver wrote, which may be on another machine."""
 
     def run(self) -> Path:
         """Commit, then delete what is no longer kept. Returns the checkpoint."""
-        final = commit_save(self.partial)
+        final = commit_save(self.partial, self.needed)
         if self.num_kept:
             prune(final.parent, self.num_kept, self.best_step)
         return final
 
 
-def commit_save(partial: Path) -> Path:
+def commit_save(partial: Path, needed: Sequence[str] = ()) -> Path:
     """Turn a written folder into a checkpoint. Returns its final name.
+
+    Args:
+        partial: the folder.
+        needed: files that must be in it, besides the shards that its `.metadata` refer to.
 
     Checkpoints of this step and of later ones are from a run that was begun again before them. The same step is
     replaced; later ones are renamed, so that nobody resumes from, or deletes, what does not follow from this one.
+
+    Raises:
+        CheckpointError: files are not there, which other machines have written.
     """
+    _wait_for_others(partial, needed)
     final = partial.with_name(partial.name.removesuffix(PARTIAL))
     write_manifest(partial)
     for later in checkpoints(final.parent):
@@ -148,6 +164,18 @@ def checkpoints(run_folder: Path) -> list[Path]:
     """Folders named like a checkpoint, whole or not, by ascending step."""
     found = [path for path in run_folder.glob("global_step_*") if re.fullmatch(r"global_step_\d+", path.name)]
     return sorted(found, key=step_of)
+
+
+def _wait_for_others(partial: Path, needed: Sequence[str]) -> None:
+    """Wait until the files of all machines can be seen here. Raises CheckpointError if they cannot."""
+    deadline = time.monotonic() + LAG
+    while problems := [f"{n} is missing" for n in needed if not (partial / n).is_file()] + shard_problems(partial):
+        if time.monotonic() >= deadline:
+            raise CheckpointError(
+                f"on {socket.gethostname()}, which completes it, {'; '.join(problems[:5])}. The run folder"
+                " (trainer.default_local_dir) must be on a file system that all machines of the run share."
+            )
+        time.sleep(1)
 
 
 def _set_aside(folder: Path) -> None:

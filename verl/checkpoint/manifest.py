@@ -9,11 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 from typing import Any
 
+from verl.checkpoint.errors import CheckpointError
+
 MANIFEST = "manifest.json"
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint is missing, incomplete or damaged."""
 
 
 def write_manifest(folder: Path) -> None:
@@ -27,11 +25,12 @@ def write_manifest(folder: Path) -> None:
 
 
 def verify(folder: str | Path, with_hashes: bool = True) -> None:
-    """Compare a folder with its manifest: names, sizes, hashes.
+    """Compare a folder with its manifest: names, sizes, hashes; and with what its `.metadata` refer to.
 
     Args:
         folder: the checkpoint.
-        with_hashes: read all files; without, an altered file of the right size is not noticed.
+        with_hashes: read all files; without, an altered file of the right size is not noticed, nor that the manifest
+            was written without some of the shards.
 
     Raises:
         CheckpointError: no manifest, an unreadable one, or files that are missing, cut short or altered.
@@ -43,9 +42,29 @@ def verify(folder: str | Path, with_hashes: bool = True) -> None:
             found = threads.map(lambda name: _describe(folder / name), expected)
         problems = [
             f"{name} was altered" for (name, entry), now in zip(expected.items(), found, strict=True) if entry != now
-        ]
+        ] or shard_problems(folder)
     if problems:
         raise CheckpointError(f"{folder} is not a usable checkpoint: {'; '.join(problems[:5])}.")
+
+
+def shard_problems(folder: Path) -> list[str]:
+    """What the `.metadata` of torch's checkpoints in a folder refer to and the folder does not have.
+
+    The rank that commits a folder sees only the files that are there: one that another machine wrote to a disk of its
+    own would be missed by nobody before the checkpoint is loaded.
+    """
+    problems: list[str] = []
+    for metadata in sorted(folder.rglob(".metadata")):
+        from verl.checkpoint.dcp import shard_sizes  # imports torch
+
+        for name, least in sorted(shard_sizes(metadata.parent).items()):
+            shard = metadata.with_name(name)
+            size = shard.stat().st_size if shard.is_file() else None
+            if size is None:
+                problems.append(f"{shard.relative_to(folder)} is missing")
+            elif size < least:
+                problems.append(f"{shard.relative_to(folder)} has {size} bytes instead of {least} or more")
+    return problems
 
 
 def _size_problems(folder: Path, expected: dict[str, dict[str, Any]]) -> list[str]:

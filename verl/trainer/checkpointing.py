@@ -3,7 +3,7 @@
 The workers write model, optimizer, schedule, teacher and random state; the driver adds the step, the sampler's state,
 the identity of the data and the resolved configuration before they begin, so that all of it is of one moment. By
 default they write while training goes on, and rank 0 commits the folder (`verl.checkpoint`); the driver only asks after
-each step whether that went well.
+each step whether that went well. A run that ends in the middle of that, for whatever reason, waits for it first.
 
 A resumed run may be configured differently, and one line says how. What the saved state is made of must be as it was:
 the model's shapes, its adapters, a teacher if one is needed (the workers check), the data, its order and its seed.
@@ -16,6 +16,7 @@ import logging
 import shutil
 import time
 from pathlib import Path
+from types import TracebackType
 
 from verl.checkpoint import CheckpointError, Commit, begin_save, find_latest, newest_committed, verify
 from verl.config.actor import CheckpointConfig
@@ -33,7 +34,10 @@ DRIVER_FILE = "trainer.json"
 
 
 class RunCheckpoints:
-    """The checkpoints of one run.
+    """The checkpoints of one run. As a context it stands around the steps: an error that leaves it, an interrupt too,
+    waits until the checkpoint that is being written is whole (`trainer.timeout.save` at most), unless the ranks have
+    failed; closing them soon after would lose it. It is always the error itself that goes on, but for a second
+    interrupt, which ends the wait.
 
     Args:
         folder: the run folder; holds the resolved configuration.
@@ -63,6 +67,15 @@ class RunCheckpoints:
         """The newest checkpoint that is not later than this step is not pruned."""
         self._step_in_writing: int | None = None
         self._seconds = 0.0
+
+    def __enter__(self) -> RunCheckpoints:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None and self._step_in_writing is not None:
+            self._rescue(self._step_in_writing, error)
 
     def resume(self) -> int:
         """Load the checkpoint that `trainer.resume_mode` asks for. Returns its step; 0 when there is none to load.
@@ -109,7 +122,6 @@ class RunCheckpoints:
         Raises CheckpointError, which names the newest whole checkpoint, when something cannot be written.
         """
         self.finish()
-        self._step_in_writing = step
         try:
             partial = begin_save(self.folder, step)
             state = {"step": step, "sampler": self.sampler.state_dict(), "data": self.data.state_dict()}
@@ -118,7 +130,8 @@ class RunCheckpoints:
                 shutil.copyfile(config, partial / CONFIG_FILE)
             if "hf_model" in self.settings.save_contents:
                 self.workers.export_huggingface(str(partial / "actor" / "huggingface"))
-            commit = Commit(partial, self.trainer.max_actor_ckpt_to_keep, self.best_step)
+            commit = Commit(partial, self.trainer.max_actor_ckpt_to_keep, self.best_step, (DRIVER_FILE,))
+            self._step_in_writing = step
             self.workers.save_checkpoint(str(partial / "actor"), commit, self.settings.async_save)
         except (WorkerDied, WorkerLate):
             raise
@@ -172,19 +185,48 @@ class RunCheckpoints:
         if is_written:
             self._step_in_writing = None
 
+    def _rescue(self, step: int, error: BaseException) -> None:
+        """Wait for the checkpoint in writing before `error` ends the run. Raises a second interrupt only."""
+        self._step_in_writing = None
+        logger.warning(
+            "The run ends (%s), but the checkpoint of step %d is still being written: waiting for it"
+            " (trainer.timeout.save=%s; another signal ends that).",
+            _in_a_line(error),
+            step,
+            self.trainer.timeout.save,
+        )
+        lost = f"The checkpoint of step {step} is lost, unless {self.folder}/global_step_{step} is there later"
+        try:
+            self.workers.checkpoint_is_written(True)
+        except KeyboardInterrupt:
+            logger.warning("%s: another signal ended the wait. %s", lost, self._kept())
+            if not isinstance(error, KeyboardInterrupt):
+                raise
+        except Exception as failure:  # whatever it is, `error` was first
+            logger.warning("%s: %s. %s", lost, _in_a_line(failure), self._kept())
+        else:
+            logger.info("The checkpoint of step %d is written.", step)
+
     def _failed(self, step: int, error: OSError | WorkerError) -> CheckpointError:
         """The error to raise; the half folder is removed, since its space may be what is missing."""
         self._step_in_writing = None
         free = shutil.disk_usage(self.folder).free
         for leftover in self.folder.glob(f"global_step_{step}.tmp*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        whole = newest_committed(self.folder)
-        kept = "There is no other."
-        if whole:
-            kept = f"The newest whole one is {whole}: the same command goes on from there."
         cause = error.cause if isinstance(error, WorkerError) else f"{type(error).__name__}: {error}"
-        cause = cause.removeprefix("verl.checkpoint.manifest.CheckpointError: ")
+        cause = cause.removeprefix("verl.checkpoint.errors.CheckpointError: ")
         return CheckpointError(
             f"The checkpoint of step {step} in {self.folder} was not completed: {cause} ({free:,}"
-            f" bytes were free on that disk). {kept}"
+            f" bytes were free on that disk). {self._kept()}"
         )
+
+    def _kept(self) -> str:
+        """What is left when a checkpoint is not."""
+        whole = newest_committed(self.folder)
+        return (
+            f"The newest whole one is {whole}: the same command goes on from there." if whole else "There is no other."
+        )
+
+
+def _in_a_line(error: BaseException) -> str:
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

@@ -18,9 +18,11 @@ from verl.single_controller import WorkerGroup
 from verl.trainer.batch_metrics import Timer
 from verl.trainer.checkpointing import RunCheckpoints
 from verl.trainer.guards import NonFiniteLimit
+from verl.trainer.phases import Phases
 from verl.trainer.roles import sft_workers
 from verl.trainer.run import recorded_run, run_folder
 from verl.trainer.start_checks import check_chat_template
+from verl.trainer.watchdog import watchdog
 from verl.types import InputError
 
 
@@ -53,28 +55,32 @@ def train(config: SFTConfig) -> Path:
     sampler = StatefulSampler(len(rows), data.train_batch_size, data.shuffle, seed)
     total_steps = trainer.total_training_steps or trainer.total_epochs * (len(rows) // data.train_batch_size)
     limits = update_limits(worker_config(config))
+    identity = DataIdentity.of(fingerprint_rows(rows), data.train_files or [])
+    phases, logs = Phases(), run_folder(trainer) / "logs"
     with (
         recorded_run(config) as run,
         run.tracking(total_steps) as tracking,
-        sft_workers(worker_config(config), trainer, total_steps, run_folder(trainer) / "logs") as workers,
+        sft_workers(worker_config(config), trainer, total_steps, logs) as workers,
+        RunCheckpoints(run.folder, trainer, workers, sampler, CheckpointConfig(), identity) as checkpoints,
+        watchdog(trainer.watchdog_seconds, [workers], phases, logs, run.record_failure),
     ):
-        identity = DataIdentity.of(fingerprint_rows(rows), data.train_files or [])
-        checkpoints = RunCheckpoints(run.folder, trainer, workers, sampler, CheckpointConfig(), identity)
         limit = NonFiniteLimit(trainer.max_nonfinite_updates)
         step = checkpoints.resume()
         tracking.start_from(step)
         while step < total_steps:
             step += 1
-            timer = Timer()
+            timer = Timer(phases)
             with timer("step"):
                 batch = [rows[index] for index in sampler.next_batch()]
                 metrics = train_step(workers, batch, limits)
             if validation and (step == total_steps or (trainer.test_freq > 0 and step % trainer.test_freq == 0)):
-                metrics["val/loss"] = validation_loss(workers, list(validation), limits)
+                with phases("testing"):
+                    metrics["val/loss"] = validation_loss(workers, list(validation), limits)
             tracking.log(metrics | timer.metrics(), step)
             if limit.is_touched_by(metrics):
                 limit.check(step, workers.update_results())
-            checkpoints.save_if_due(step, total_steps)
+            with phases("saving"):
+                checkpoints.save_if_due(step, total_steps)
         folder = run.folder / "huggingface"
         workers.export_huggingface(str(folder))
     return folder

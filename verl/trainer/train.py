@@ -74,16 +74,16 @@ def train_once(
     with (
         run.tracking(data.total_steps) as tracking,
         start_roles(config, data.total_steps * updates_per_batch(config), logs) as roles,
-        watchdog(config.trainer.watchdog_seconds, roles.groups, phases, logs, run.record_failure),
-    ):
-        checkpoints = RunCheckpoints(
+        RunCheckpoints(
             run.folder,
             config.trainer,
             roles.actor,
             data.sampler,
             config.actor_rollout_ref.actor.checkpoint,
             data.identity,
-        )
+        ) as checkpoints,
+        watchdog(config.trainer.watchdog_seconds, roles.groups, phases, logs, run.record_failure),
+    ):
         step = checkpoints.resume()
         if restart:
             run.note_restart(restart.number, restart.cause, step)

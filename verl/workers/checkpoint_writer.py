@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Thread
 from typing import Any, cast
 
 import torch.distributed as dist
@@ -52,7 +53,6 @@ class CheckpointWriter:
     def __init__(self) -> None:
         self._group = cast(dist.ProcessGroup, dist.new_group(backend="gloo"))
         self._is_committer = dist.get_rank() == 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
     def save(self, path: str, states: States, commit: Commit | None, in_background: bool) -> None:
@@ -74,7 +74,16 @@ class CheckpointWriter:
         stager = DefaultStager(StagingOptions(False, False, False, False))
         copies = {name: cast(dict[str, Any], stager.stage(state)) for name, state in states.items()}
         stager.close()
-        self._pending = self._thread.submit(self._write, path, copies, commit)
+        self._pending = done = Future[None]()
+
+        def work() -> None:
+            try:
+                done.set_result(self._write(path, copies, commit))
+            except BaseException as error:
+                done.set_exception(error)
+
+        # a process that is told twice to end does not wait for it at its exit
+        Thread(target=work, name="checkpoint", daemon=True).start()
 
     def is_done(self, wait: bool = False) -> bool:
         """Whether this rank has nothing left to write (rank 0: or to commit). Raises CheckpointError if that failed."""
@@ -93,7 +102,6 @@ class CheckpointWriter:
             self.is_done(wait=True)
         except Exception as error:
             logger.error("The last checkpoint was not completed: %s", error)
-        self._thread.shutdown()
 
     def _write(self, path: str, states: States, commit: Commit | None) -> None:
         try:
