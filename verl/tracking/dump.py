@@ -3,6 +3,7 @@
 One file for each step, one line for each response: input, output, gts (ground truth), score, step, acc, feedback,
 error, in training also teacher_prompt (what the teacher read instead of the input), and every further key of the
 scorer. All lines of a file have the same keys: a key that a scorer left out is null there, so columns never shift.
+Known secrets are `***` wherever they stand: a scorer's traceback may quote the key it was refused with.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from verl.config.secrets import hide_known
 from verl.tracking.run_folder import write_atomically
 from verl.types import Sample
 
@@ -30,6 +32,7 @@ def dump_samples(
         decode: token ids to text; prompts are written as the models saw them.
         teacher_prompts: one for each sample, empty where it has no target; None leaves the key out.
     """
+    hide = hide_known()
     extras = dict.fromkeys(key for sample in samples for key in sample.reward.extras)
     lines: list[str] = []
     for index, sample in enumerate(samples):
@@ -37,7 +40,7 @@ def dump_samples(
         if teacher_prompts is not None:
             record["teacher_prompt"] = decode(ids) if (ids := teacher_prompts[index]) else ""
         record |= {key: sample.reward.extras.get(key) for key in extras if key not in record}
-        lines.append(json.dumps(record, ensure_ascii=False, default=plain) + "\n")
+        lines.append(json.dumps(hide(record), ensure_ascii=False, default=lambda value: hide(plain(value))) + "\n")
     path = Path(folder) / f"{step}.jsonl"
     write_atomically(path, "".join(lines))
     return path

@@ -30,6 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from verl.config import ConfigError, attempt
 from verl.config.ignored import take_ignored
+from verl.config.secrets import learn
 from verl.config.verl_keys import RENAMED
 from verl.trainer.hydra_errors import sentence, yaml_sentence
 from verl.trainer.resolve import Resolved, register_resolvers, resolve
@@ -81,6 +82,7 @@ def compose(cls: type[ConfigT], preset: str, argv: Sequence[str], check: Check) 
     runs: list[Composed[ConfigT]] = []
     problems: list[str] = []
     for tree in _compose_with_hydra(cls, preset, arguments):
+        learn(tree.values)  # before anything is said about them
         run, wrong = _build_run(cls, tree, check)
         problems += [problem for problem in wrong if problem not in problems]
         runs.append(dataclasses.replace(run, notes=renamed + run.notes))

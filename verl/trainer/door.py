@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from verl.config import ConfigError
-from verl.config.secrets import learn, redact
+from verl.config.secrets import learn, learn_from_texts, redact
 from verl.trainer.compose import Check, Composed, compose
 
 ConfigT = TypeVar("ConfigT")
@@ -46,6 +46,7 @@ class Door(Generic[ConfigT]):
         try:
             runs = compose(self.cls, self.preset, arguments, self._check)
         except ConfigError as error:
+            learn_from_texts(arguments)  # Hydra may have refused them before there was a tree to learn from
             print(f"{self.cls.__name__} cannot be made: {len(error.problems)} problem(s)", file=sys.stderr)
             print(*[redact(f"  - {problem}") for problem in error.problems], sep="\n", file=sys.stderr)
             return 2

@@ -5,6 +5,9 @@
 
 Parquet keeps numbers exact and runs no code when it is read; any tool for tables shows it. What has no fixed form
 (messages, ground truth, a scorer's extra keys) is JSON in a text column. A file appears whole or not at all.
+
+A known secret is `***` in what scorers said and in the teacher's texts. A replay trains on token ids, which are kept as
+they were: it learns the same, and who quotes a key in feedback has it in the ids of the teacher's prompt.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from verl.config.secrets import hide_known
 from verl.self_distillation.reprompt import Reprompt
 from verl.self_distillation.sections import Sections
 from verl.tracking.dump import plain
@@ -112,7 +116,8 @@ def write_step(folder: Path, number: int, batch: Batch) -> Path:
     """Write the file of one step, replacing it whole."""
     folder.mkdir(parents=True, exist_ok=True)
     reprompts = batch.reprompts or [None] * len(batch.samples)
-    rows = [_to_row(sample, reprompt) for sample, reprompt in zip(batch.samples, reprompts, strict=True)]
+    hide = hide_known()
+    rows = [_to_row(sample, reprompt, hide) for sample, reprompt in zip(batch.samples, reprompts, strict=True)]
     table = pa.Table.from_pylist(rows, schema=COLUMNS.with_metadata({"step": str(number)}))
     path = folder / f"step_{number:06d}.parquet"
     temporary = path.with_name(f".{path.name}.tmp")
@@ -136,7 +141,7 @@ def read_step(path: Path, number: int) -> Batch:
     return batch
 
 
-def _to_row(sample: Sample, reprompt: Reprompt | None) -> dict[str, Any]:
+def _to_row(sample: Sample, reprompt: Reprompt | None, hide: Callable[[Any], Any]) -> dict[str, Any]:
     prompt, rollout, reward = sample.prompt, sample.rollout, sample.reward
     row: dict[str, Any] = {
         "uid": sample.uid,
@@ -156,16 +161,16 @@ def _to_row(sample: Sample, reprompt: Reprompt | None) -> dict[str, Any]:
         "response_text": sample.response_text,
         "score": reward.score,
         "acc": reward.acc,
-        "feedback": reward.feedback,
-        "extras": _dumps(reward.extras),
-        "error": reward.error,
+        "feedback": hide(reward.feedback),
+        "extras": _dumps(reward.extras, hide),
+        "error": hide(reward.error),
         "teacher_prompt_ids": None,
         "reprompt": None,
     }
     if reprompt is not None:
         row["teacher_prompt_ids"] = reprompt.token_ids
         shown = {"messages": reprompt.messages, "sections": asdict(reprompt.sections)}
-        row["reprompt"] = _dumps(shown | {"is_shortened": reprompt.is_shortened})
+        row["reprompt"] = _dumps(shown | {"is_shortened": reprompt.is_shortened}, hide)
     return row
 
 
@@ -200,5 +205,5 @@ def _reprompt(row: dict[str, Any]) -> Reprompt:
     return Reprompt(shown["messages"], row["teacher_prompt_ids"], sections, shown["is_shortened"])
 
 
-def _dumps(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=plain)
+def _dumps(value: Any, hide: Callable[[Any], Any] = lambda value: value) -> str:
+    return json.dumps(hide(value), ensure_ascii=False, default=lambda inner: hide(plain(inner)))
