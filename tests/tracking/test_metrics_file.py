@@ -3,6 +3,7 @@
 import json
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,3 +43,22 @@ def test_each_line_is_on_disk_when_log_returns_and_is_strict_json(tmp_path):
     tracker.log({"loss": math.nan, "score": 0.5, "gap": math.inf}, 1)
     text = (tmp_path / "metrics.jsonl").read_text()
     assert text == '{"step": 1, "loss": null, "score": 0.5, "gap": null}\n'
+
+
+@pytest.mark.parametrize("start", [0, 2])
+def test_a_start_that_failed_is_made_up_for(tmp_path, start):
+    """A file stands where the run folder should be, for a while."""
+    write(tmp_path / "old", 0, range(4))
+    folder = tmp_path / "run"
+    folder.write_text("")
+    tracker = FileTracker(RunInfo("p", "e", folder))
+    with pytest.raises(OSError):
+        tracker.start_from(start)
+    with pytest.raises(OSError):
+        tracker.log({"loss": 1.0}, start + 1)
+    folder.unlink()
+    (tmp_path / "old").rename(folder)
+    tracker.log({"loss": 1.0}, start + 2)
+    tracker.finish("finished")
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [*range(start + 1 if start else 0), start + 1, start + 2]

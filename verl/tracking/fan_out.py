@@ -1,8 +1,9 @@
 """`Tracking`: one object for the trainer, any number of trackers behind it.
 
-Numbers must never cost a run: a tracker that raises (network down, no account, disk full) is reported once and left
-out from then on, the others go on. Only a missing package is an error, because that is known, and mended, before the
-run starts. metrics.jsonl is always written: it is what reports and comparisons read.
+Numbers must never cost a run: a tracker that raises (network down, no account) is reported once and left out from then
+on, the others go on. Only a missing package is an error, because that is known, and mended, before the run starts.
+metrics.jsonl is always written: it is what reports, comparisons and resumed runs read. So its tracker stays when the
+disk is full, and writes with a later step what it could not write with this one.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class Tracking:
         names = [default_backend] if isinstance(default_backend, str) else list(default_backend)
         self._trackers: dict[str, Tracker] = {}
         self._has_started = False
+        self._file_is_behind = False
         # The file comes first: whatever another tracker does to the process, the step is on disk by then.
         for name in dict.fromkeys([ALWAYS, *names]):
             tracker_class = _load(name)
@@ -79,7 +81,12 @@ class Tracking:
         self._for_each(lambda tracker: tracker.log(numbers, step))
 
     def finish(self, status: Outcome = "finished") -> None:
-        """Close all trackers; a second call does nothing."""
+        """Close all trackers; a second call does nothing. An error is logged when metrics.jsonl lacks steps."""
+        if (file := self._trackers.pop(ALWAYS, None)) is not None:
+            try:
+                file.finish(status)
+            except Exception as error:
+                logger.error("The run's metrics are not all on disk: %s", error)
         self._for_each(lambda tracker: tracker.finish(status))
         self._trackers.clear()
 
@@ -88,8 +95,22 @@ class Tracking:
             try:
                 call(tracker)
             except Exception as error:
-                del self._trackers[name]
-                _warn(name, error)
+                if name == ALWAYS:
+                    self._note_file(error)
+                else:
+                    del self._trackers[name]
+                    _warn(name, error)
+            else:
+                if name == ALWAYS:
+                    self._note_file(None)
+
+    def _note_file(self, error: Exception | None) -> None:
+        """Say once that the file cannot be written, and once that it can again."""
+        if error is not None and not self._file_is_behind:
+            logger.warning("The metrics file cannot be written; every step tries again. Cause: %s", error)
+        if error is None and self._file_is_behind:
+            logger.info("The metrics file is written again, and no step is missing.")
+        self._file_is_behind = error is not None
 
 
 def _load(name: str) -> Callable[[RunInfo], Tracker]:
