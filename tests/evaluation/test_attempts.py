@@ -127,3 +127,11 @@ def test_broken_logs_are_refused_with_file_and_line(tmp_path, text, message):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match=r"attempts\.jsonl: there is no such file"):
         read_attempts(tmp_path)
+
+
+def test_a_key_that_a_scorer_quotes_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("JUDGE_API_KEY", "sk-live-0123456789")
+    path = tmp_path / "a.jsonl"
+    with AttemptWriter(path, HEADER) as log:
+        log.append([attempt(1, metrics={"feedback": "401 for ?api_key=sk-live-0123456789"})])
+    assert "sk-live" not in path.read_text() and "401 for" in path.read_text()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from verl.config.secrets import hide_known
 from verl.evaluation.attempts import Attempt, Header, check_method, read_attempts
 from verl.types import InputError
 
@@ -130,4 +131,5 @@ def _attempt_line(attempt: Attempt) -> str:
         "solved": attempt.solved,
         "timestamp": attempt.timestamp,
     }
-    return json.dumps({**attempt.extras, **named}, ensure_ascii=False, allow_nan=False) + "\n"
+    told = hide_known()(dict(attempt.extras))  # feedback and errors of scorers
+    return json.dumps({**told, **named}, ensure_ascii=False, allow_nan=False) + "\n"
