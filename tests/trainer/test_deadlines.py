@@ -16,7 +16,6 @@ OTHER_LIMITS = {
         "begin_sync": "`rollout.weight_sync.timeout`",
         "receive_bucket": "`rollout.weight_sync.timeout`, kept by the training rank that sends",
         "finish_sync": "`rollout.weight_sync.timeout`",
-        "probe": "asked by nobody in a run",
     },
     RewardWorker: {"score": "`reward_model.timeout`, kept by the pool, which replaces the worker"},
 }

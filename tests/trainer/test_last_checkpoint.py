@@ -58,8 +58,8 @@ ENDS = [
 def test_the_checkpoint_in_writing_is_finished_and_the_error_stays(tmp_path, caplog, error):
     assert end_with(error, LocalWorkerGroup("actor", SlowWriter), tmp_path) is error
     assert find_latest(tmp_path) == tmp_path / "global_step_1"
-    assert f"The run ends ({type(error).__name__}" in caplog.text
-    assert "the checkpoint of step 1 is still being written: waiting for it (trainer.timeout.save=3600" in caplog.text
+    assert caplog.messages[0].startswith(f"{type(error).__name__}")
+    assert "checkpoint of step 1, which is still being written, is waited for (trainer.timeout.save=3600" in caplog.text
 
 
 @pytest.fixture
@@ -91,6 +91,16 @@ def test_a_checkpoint_that_cannot_be_finished_does_not_hide_the_error(tmp_path, 
     error = RunStopped("3 updates were not finite")
     assert end_with(error, LocalWorkerGroup("actor", SlowWriter, ("fails",)), tmp_path) is error
     assert "OSError: the disk is gone" in caplog.text and caplog.messages[-1].endswith("There is no other.")
+
+
+def test_nor_does_a_folder_that_can_no_longer_be_read(tmp_path, caplog, monkeypatch):
+    def stale(folder):
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(verl.trainer.checkpointing, "newest_committed", stale)
+    error = OSError(5, "Input/output error")
+    assert end_with(error, LocalWorkerGroup("actor", SlowWriter, ("fails",)), tmp_path) is error
+    assert "Stale file handle" in caplog.messages[-1]
 
 
 def test_a_second_signal_ends_the_wait(tmp_path, caplog):
@@ -125,7 +135,7 @@ def held(monkeypatch):
 
     class Listen(logging.Handler):
         def emit(self, record):
-            if "is still being written: waiting for it" in record.getMessage():
+            if "still being written, is waited for" in record.getMessage():
                 may_go.set()
 
     monkeypatch.setattr(verl.trainer.checkpointing, "Commit", Held)

@@ -19,9 +19,9 @@ class TimeoutConfig(Node):
     """
 
     setup: Seconds | None = 3600.0
-    """Start of all processes, loading of models, loading of a checkpoint."""
+    """Start of all processes, or of a new reward worker; loading of models, loading of a checkpoint."""
     log_prob: Seconds | None = 3600.0
-    """Log-probs of a batch under the policy or the reference."""
+    """Log-probs of a batch under the policy or the reference; of the validation's demonstrations under the teacher."""
     update: Seconds | None = 3600.0
     """All optimizer steps of a batch."""
     sync: Seconds | None = 3600.0

@@ -189,8 +189,8 @@ class RunCheckpoints:
         """Wait for the checkpoint in writing before `error` ends the run. Raises a second interrupt only."""
         self._step_in_writing = None
         logger.warning(
-            "The run ends (%s), but the checkpoint of step %d is still being written: waiting for it"
-            " (trainer.timeout.save=%s; another signal ends that).",
+            "%s. Before that ends the work, the checkpoint of step %d, which is still being written, is waited for"
+            " (trainer.timeout.save=%s; another signal ends the wait).",
             _in_a_line(error),
             step,
             self.trainer.timeout.save,
@@ -222,7 +222,10 @@ class RunCheckpoints:
 
     def _kept(self) -> str:
         """What is left when a checkpoint is not."""
-        whole = newest_committed(self.folder)
+        try:
+            whole = newest_committed(self.folder)
+        except OSError as error:
+            return f"Which others there are cannot be read ({error})."
         return (
             f"The newest whole one is {whole}: the same command goes on from there." if whole else "There is no other."
         )

@@ -109,11 +109,6 @@ class RolloutWorker(Worker):
         log_probs = self._engine.log_probs(token_ids)
         return replace(report, log_probs=log_probs, probe_seconds=time.perf_counter() - start)
 
-    @dispatch()
-    def probe(self, token_ids: Sequence[int]) -> list[float]:
-        """log p(token[i] | tokens before it) for i = 1..n-1, temperature 1."""
-        return self._engine.log_probs(token_ids)
-
     def close(self) -> None:
         self._member.leave()
         self._engine.close()
