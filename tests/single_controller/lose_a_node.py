@@ -27,7 +27,7 @@ if __name__ == "__main__":
         spare.ready()
         full = placement_group([{"CPU": 1 - SLOT_CPUS}] * 2, strategy="STRICT_SPREAD")  # no machine can hold two places
         assert full.wait(10)
-        pending = group.start("fail_without_peer", [rank.pid for rank in group.standing()])
+        pending = group.start("fail_on", 5, True)
         second.all_processes["raylet"][0].process.kill()
         try:
             pending.result()

@@ -2,11 +2,13 @@
 
 import os
 import signal
+import threading
 
 import pytest
 from leftovers import wait_until_gone
 
 from verl.single_controller import Deadline, DeadlineExceeded, WorkerDied
+from verl.single_controller.ray_team import GRACE
 
 
 def within(**seconds):
@@ -49,6 +51,18 @@ def test_a_stopped_rank_is_the_one_named_and_is_ended(make_toys):
     wait_until_gone(pids)
 
 
+def test_news_of_a_death_that_come_late_still_explain_what_the_others_raised(make_toys):
+    """As of a lost machine: its peers say at once that the connection is gone, and Ray says why much later."""
+    group = make_toys()
+    pid = group.pid()[1]
+    os.kill(pid, signal.SIGSTOP)
+    late = threading.Timer(GRACE + 2, os.kill, (pid, signal.SIGKILL))
+    late.start()
+    with pytest.raises(WorkerDied, match=rf"^toy rank 1 on \S+ failed: WorkerDied: process {pid} died"):
+        group.die_on(5)
+    late.join()
+
+
 def test_a_stopped_rank_is_ended_at_shutdown_and_by_replace(make_toys):
     group = make_toys()
     pids = group.pid()
@@ -70,8 +84,6 @@ def test_outcome_gives_the_deadline_and_leaves_the_group(make_toys):
 
 
 def test_whoever_waits_for_an_aborted_group_gets_its_error(make_toys):
-    from threading import Thread
-
     group = make_toys()
     pids = group.pid()
     seen = []
@@ -82,7 +94,7 @@ def test_whoever_waits_for_an_aborted_group_gets_its_error(make_toys):
         except Exception as error:
             seen.append(error)
 
-    waiting = Thread(target=wait)
+    waiting = threading.Thread(target=wait)
     waiting.start()
     while "fail_on" not in str(group.standing()[0]):
         pass

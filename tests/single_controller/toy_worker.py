@@ -67,12 +67,6 @@ class Toy(Worker):
             raise ConnectionError("peer closed the connection")  # what a collective says then
 
     @dispatch()
-    def fail_without_peer(self, pids: list[int]) -> None:
-        while all(os.path.exists(f"/proc/{pid}") for pid in pids):
-            time.sleep(0.01)
-        raise ConnectionError("peer closed the connection")
-
-    @dispatch()
     def start_process(self) -> int:
         return subprocess.Popen(["sleep", "1000"]).pid
 
