@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # Where a run is: how many nodes and GPUs it gets, as overrides.
 
+ENGINE_GPUS= # of an engine; empty: as in the presets (`one_engine` sets it)
+
 visible_gpus() { # how many GPUs a run here may use
   if [[ -n ${CUDA_VISIBLE_DEVICES+set} ]]; then
     tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | grep -c '[^[:space:]]'

@@ -64,11 +64,11 @@ def _leave(lm: PreTrainedModel, hidden: Tensor, after_backbone: AfterBackbone) -
         weight = weight.full_tensor()
     with _gathered(weight):
         kind = hidden.device.type
-        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         if torch.float16 in (autocast, hidden.dtype, weight.dtype):
             # The loss's own gradient is made here, before a loss scaler: a token's share is too small for float16.
             hidden, weight = hidden.float(), weight.float()
-        elif hidden.is_cuda:  # products of ours are not autocast's
+        elif autocast is not None and hidden.is_cuda:  # products of ours are not autocast's
             hidden, weight = hidden.to(autocast), weight.to(autocast)
         scale, soft_cap = head_map(lm.config)
         return after_backbone(hidden.to(weight.device), Head(weight, scale, soft_cap))
